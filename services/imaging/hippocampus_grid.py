@@ -1,8 +1,8 @@
 """Between a caller's grid and the grid the hippocampus network was trained on.
 
 Training grid: voxel axes run to the patient's Right, Anterior and Superior, 1 mm apart (the crops of the Medical
-Segmentation Decathlon, Task04). A caller's grid: an array (z, y, x) and a 4x4 affine that maps voxel index (i=x, j=y, k=z)
-to LPS millimetres, as in DICOM PS3.3 C.7.6.2.1.1.
+Segmentation Decathlon, Task04). A caller's grid: an array (z, y, x) and a 4x4 affine that maps voxel index
+(i=x, j=y, k=z) to LPS millimetres, as in DICOM PS3.3 C.7.6.2.1.1.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
 
 FloatArray = NDArray[np.float32]
 
 #: Right, Anterior, Superior as columns of direction cosines in LPS space.
 RAS_AXES_IN_LPS = np.diag([-1.0, -1.0, 1.0])
+#: `pipelines.train.hippocampus.data.augmentation` rotates by up to 0.26 rad.
+KEPT_TILT_DEGREES = 15.0
 INTENSITY_PERCENTILES = (0.5, 99.5)
 
 
@@ -37,6 +40,22 @@ class CropGrid:
 def spacing_of(affine_lps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Voxel spacing in mm along (x, y, z) index axes."""
     return np.asarray(np.linalg.norm(affine_lps[:3, :3], axis=0))
+
+
+def anatomical_axes(affine_lps: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The grid axes to resample on, as columns Right, Anterior, Superior in LPS; and the input's tilt in degrees.
+
+    A crop tilted by no more than the training's own random rotations keeps its axes, which spares it the empty corners
+    of a rotated box; a steeper one is resampled along the patient's axes.
+    """
+    directions = affine_lps[:3, :3] / spacing_of(affine_lps)
+    cosines = RAS_AXES_IN_LPS.T @ directions
+    targets, sources = linear_sum_assignment(-np.abs(cosines))
+    chosen = cosines[targets, sources]
+    tilt = float(np.degrees(np.arccos(np.clip(np.abs(chosen).min(), 0.0, 1.0))))
+    if tilt > KEPT_TILT_DEGREES:
+        return RAS_AXES_IN_LPS, tilt
+    return directions[:, sources] * np.sign(chosen), tilt
 
 
 def covering_grid(shape_zyx: tuple[int, ...], affine_lps: NDArray[np.float64], axes: NDArray[np.float64]) -> CropGrid:
@@ -59,7 +78,7 @@ def covering_grid(shape_zyx: tuple[int, ...], affine_lps: NDArray[np.float64], a
 
 
 def resample(source: torch.Tensor, index_map: NDArray[np.float64], out_shape: tuple[int, ...]) -> torch.Tensor:
-    """Trilinear sampling of `source` (channels, d0, d1, d2) at `index_map` @ target index; outside takes the edge value.
+    """Trilinear sampling of `source` at `index_map` @ target index; a point outside takes the edge value.
 
     Args:
         source: (channels, d0, d1, d2).
@@ -81,19 +100,24 @@ def resample(source: torch.Tensor, index_map: NDArray[np.float64], out_shape: tu
     return sampled[0].to(source.dtype)
 
 
-def smooth_for(spacing_ras_mm: NDArray[np.float64], volume: torch.Tensor) -> torch.Tensor:
-    """Low-pass a (1, r, a, s) volume along each axis finer than the 1 mm target, so that resampling does not alias."""
-    for axis, spacing in enumerate(spacing_ras_mm):
+def antialias(volume: torch.Tensor, spacing_mm: NDArray[np.float64]) -> torch.Tensor:
+    """Low-pass a (1, d0, d1, d2) volume along each axis clearly finer than the 1 mm target, before it is resampled.
+
+    Args:
+        volume: on the source grid.
+        spacing_mm: along d0, d1, d2.
+    """
+    for axis, spacing in enumerate(spacing_mm):
         factor = 1.0 / float(spacing)
         if factor <= 1.2:
             continue
-        # Standard deviation that leaves a 1 mm sample's own blur: nnU-Net and skimage use (factor - 1) / 2.
+        # skimage.transform.resize uses the same width: enough to hold back what 1 mm samples cannot show.
         sigma = (factor - 1) / 2
         reach = max(1, int(np.ceil(3 * sigma)))
         taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=volume.dtype) / sigma) ** 2)
         moved = volume.movedim(axis + 1, -1)
-        flat = functional.pad(moved.reshape(-1, 1, moved.shape[-1]), (reach, reach), mode="replicate")
-        filtered = functional.conv1d(flat, (taps / taps.sum())[None, None])
+        rows = functional.pad(moved.reshape(-1, 1, moved.shape[-1]), (reach, reach), mode="replicate")
+        filtered = functional.conv1d(rows, (taps / taps.sum())[None, None])
         volume = filtered.reshape(moved.shape).movedim(-1, axis + 1)
     return volume
 

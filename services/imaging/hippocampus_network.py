@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.networks.nets import DynUNet
+from monai.networks.nets.dynunet import DynUNet
 from torch.nn import functional
 
 #: The only network class that a bundle may name: its configuration is data, not a way to run any code.

@@ -1,0 +1,146 @@
+"""The hippocampus model on disk: a MONAI bundle, read with its hash checked and without running code from it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from services.imaging.hippocampus_network import build_network
+from services.platform.errors import ConfigurationError
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ValidatedRange:
+    """What the model was measured on, and how far beyond it an input is still taken.
+
+    Attributes:
+        extent_ras_mm: least and greatest field of view along Right, Anterior, Superior in the data.
+        accepted_extent_ras_mm: outside this an input is refused.
+        accepted_spacing_mm: outside this an input is refused.
+        volume_mm3: least and greatest labelled volume in the data, for "anterior", "posterior" and "total".
+        mean_entropy_nats: highest mean entropy over the hippocampus among held-out cases.
+        anterior_offset_mm: least and greatest distance by which label 1 lies in front of label 2, along Anterior.
+    """
+
+    extent_ras_mm: tuple[Range, Range, Range]
+    accepted_extent_ras_mm: tuple[Range, Range, Range]
+    accepted_spacing_mm: Range
+    volume_mm3: Mapping[str, Range]
+    mean_entropy_nats: float
+    anterior_offset_mm: Range
+
+
+@dataclass(frozen=True)
+class VolumeCalibration:
+    """Split-conformal half-width of a volume's interval, as a fraction of the volume, from held-out cases.
+
+    Attributes:
+        level: coverage aimed at, for example 0.9.
+        relative_half_width: for "anterior", "posterior" and "total".
+        cases: how many held-out cases it rests on.
+    """
+
+    level: float
+    relative_half_width: Mapping[str, float]
+    cases: int
+
+
+@dataclass(frozen=True)
+class HippocampusModel:
+    """A loaded bundle: the network in evaluation mode and what its metadata says about its use."""
+
+    network: torch.nn.Module
+    name: str
+    version: str
+    weights_sha256: str
+    license: str
+    validated: ValidatedRange
+    calibration: VolumeCalibration
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigurationError(f"hippocampus bundle: cannot read {path.name}: {error}") from error
+    return content
+
+
+def _pair(values: list[float]) -> Range:
+    low, high = values
+    return float(low), float(high)
+
+
+def _triple(values: list[list[float]]) -> tuple[Range, Range, Range]:
+    right, anterior, superior = values
+    return _pair(right), _pair(anterior), _pair(superior)
+
+
+def _validated(section: Mapping[str, Any]) -> ValidatedRange:
+    return ValidatedRange(
+        extent_ras_mm=_triple(section["extent_ras_mm"]),
+        accepted_extent_ras_mm=_triple(section["accepted_extent_ras_mm"]),
+        accepted_spacing_mm=_pair(section["accepted_spacing_mm"]),
+        volume_mm3={name: _pair(values) for name, values in section["volume_mm3"].items()},
+        mean_entropy_nats=float(section["mean_entropy_nats"]),
+        anterior_offset_mm=_pair(section["anterior_offset_mm"]),
+    )
+
+
+def _weights(path: Path, expected_sha256: str) -> dict[str, torch.Tensor]:
+    """The state dict at `path`, from the very bytes whose hash was checked."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"hippocampus bundle: cannot read {path.name}: {error}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected_sha256:
+        raise ConfigurationError(
+            f"hippocampus bundle: {path.name} has SHA-256 {found}, metadata.json records {expected_sha256}. "
+            "The weights were changed or cut short: fetch the bundle again."
+        )
+    state: dict[str, torch.Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def load_bundle(path: Path | str) -> HippocampusModel:
+    """Load the bundle folder (`configs/`, `models/`) at `path` on the CPU.
+
+    Raises:
+        ConfigurationError: a file is missing or unreadable, the weights' SHA-256 is not the recorded one, or they do
+            not fit the network that the configuration describes.
+    """
+    root = Path(path)
+    metadata = _read_json(root / "configs" / "metadata.json")
+    inference = _read_json(root / "configs" / "inference.json")
+    try:
+        osler = metadata["osler"]
+        state = _weights(root / osler["weights_file"], osler["weights_sha256"])
+        network = build_network(inference["network_def"])
+        network.load_state_dict(state)
+        calibration = osler["volume_interval"]
+        model = HippocampusModel(
+            network=network.eval().requires_grad_(False),
+            name=str(metadata["name"]),
+            version=str(metadata["version"]),
+            weights_sha256=osler["weights_sha256"],
+            license=str(metadata["license"]),
+            validated=_validated(osler["validated"]),
+            calibration=VolumeCalibration(
+                level=float(calibration["level"]),
+                relative_half_width={k: float(v) for k, v in calibration["relative_half_width"].items()},
+                cases=int(calibration["cases"]),
+            ),
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"hippocampus bundle: metadata, network and weights do not fit: {error}") from error
+    return model

@@ -1,0 +1,24 @@
+"""Fixtures that every suite shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data, when there is one; see docs/development.md."""
+    folder = Path(os.environ.get("OSLER_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("real data folder not found: set OSLER_SHARED_DATA to a folder laid out as docs/development.md says")
+    return folder
