@@ -73,7 +73,9 @@ class BusSecurity(_Group):
     sasl_mechanism: str = Field(default="", description="For example `SCRAM-SHA-512`; empty without SASL.")
     username: str = Field(default="", description="SASL user name.")
     password: Secret = Field(default=SecretStr(""), description="SASL password, or `file:/path`.")
-    ca_file: Path | None = Field(default=None, description="PEM file of the authority that signed the brokers' certificates.")
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of the authority that signed the brokers' certificates."
+    )
 
 
 class Bus(_Group):
@@ -96,7 +98,9 @@ class DatabaseSettings(_Group):
         description="SQLAlchemy URL: SQLite, or `postgresql+psycopg://user@host/osler`.",
         json_schema_extra={"derived": "`sqlite:///<home>/osler.db`"},
     )
-    password: Secret = Field(default=SecretStr(""), description="Database password, or `file:/path`; kept out of the URL.")
+    password: Secret = Field(
+        default=SecretStr(""), description="Database password, or `file:/path`; kept out of the URL."
+    )
     pool_size: int = Field(default=5, ge=1, description="Connections that one process keeps open (PostgreSQL).")
 
 
@@ -109,7 +113,7 @@ class Blobs(_Group):
         json_schema_extra={"derived": "`file://<home>/blobs`"},
     )
     options: dict[str, Any] = Field(
-       default= default_factory=dict, description="Options for the fsspec file system, for example `{endpoint_url: ...}`."
+        default_factory=dict, description="Options for the fsspec file system, for example `{endpoint_url: ...}`."
     )
 
 
@@ -123,7 +127,7 @@ class Identity(_Group):
     )
     default_issuer: str = Field(default="local", min_length=1, description="Issuer of identifiers that name none.")
     issuers: dict[str, str] = Field(
-       default= default_factory=dict,
+        default_factory=dict,
         description="FHIR identifier system, HL7 assigning authority or DICOM IssuerOfPatientID -> issuer name.",
     )
 
@@ -131,7 +135,9 @@ class Identity(_Group):
 class Tls(_Group):
     cert_file: Path | None = Field(default=None, description="PEM certificate chain of this server.")
     key_file: Path | None = Field(default=None, description="PEM private key of this server.")
-    ca_file: Path | None = Field(default=None, description="PEM file of the authority that signed the peers' certificates.")
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of the authority that signed the peers' certificates."
+    )
     client_auth: bool = Field(default=False, description="Server: ask clients for a certificate (mutual TLS).")
     enabled: bool = Field(default=False, description="Use TLS between rooms.")
 
@@ -153,13 +159,17 @@ class GrpcPorts(_Group):
     advisor: Port = Field(default=50056, description="Port; 0 picks a free one.")
 
 
+def _default_policy() -> dict[str, tuple[str, ...]]:
+    return {"*": ("clinician", "board", "admin", "service")}
+
+
 class Grpc(_Group):
     """Calls between rooms."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     ports: GrpcPorts = Field(default=GrpcPorts(), description="Port of each room.")
     endpoints: dict[str, str] = Field(
-       default= default_factory=dict, description="Room -> `host:port` to call, where it is not `host` and `ports`."
+        default_factory=dict, description="Room -> `host:port` to call, where it is not `host` and `ports`."
     )
     deadline_s: float = Field(default=30.0, gt=0, description="Deadline of a call that sets none, on both sides.")
     max_message_mb: int = Field(default=32, ge=1, le=1024, description="Largest message.")
@@ -167,7 +177,7 @@ class Grpc(_Group):
     public_health: bool = Field(default=True, description="Answer health checks without a token.")
     public_reflection: bool = Field(default=False, description="Answer reflection without a token.")
     policy: dict[str, tuple[str, ...]] = Field(
-       default= default_factory=lambda: {"*": ("clinician", "board", "admin", "service")},
+        default_factory=_default_policy,
         description="Method pattern (`/osler.fusion.v1.FusionService/*`) -> roles that may call it; the longest "
         "pattern that matches decides.",
     )
@@ -194,8 +204,12 @@ class Http(_Group):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     ports: HttpPorts = Field(default=HttpPorts(), description="Port of each door.")
-    max_body_mb: int = Field(default=64, ge=1, description="Largest request body of a page or API; DICOMweb sets its own.")
-    secure_cookies: bool = Field(default=False, description="Mark cookies Secure: set it wherever TLS ends before Osler.")
+    max_body_mb: int = Field(
+        default=64, ge=1, description="Largest request body of a page or API; DICOMweb sets its own."
+    )
+    secure_cookies: bool = Field(
+        default=False, description="Mark cookies Secure: set it wherever TLS ends before Osler."
+    )
     session_ttl_s: int = Field(default=8 * 3600, ge=60, description="How long a browser stays signed in.")
     root_path: str = Field(default="", description="Path prefix added by a reverse proxy.")
 
@@ -218,7 +232,7 @@ class Dicom(_Group):
     quiet_period_s: float = Field(default=20.0, ge=0, description="A study without news for this long is complete.")
     allowed_calling_aes: Names = Field(default=(), description="Calling AE titles let in; empty lets in all.")
     storage_commitment_peers: dict[str, StorageCommitmentPeer] = Field(
-       default= default_factory=dict, description="AE title -> `{host, port}` for results of storage commitment."
+        default_factory=dict, description="AE title -> `{host, port}` for results of storage commitment."
     )
     max_pdu_bytes: int = Field(default=131072, ge=0, description="Largest PDU; 0 is unlimited.")
 
@@ -234,10 +248,12 @@ class Hl7(_Group):
 class Archive(_Group):
     """Where DICOM objects live."""
 
-    mode: Literal["embedded", "dicomweb"] = Field(default="embedded", description="Osler's own archive, or an existing one.")
+    mode: Literal["embedded", "dicomweb"] = Field(
+        default="embedded", description="Osler's own archive, or an existing one."
+    )
     url: str = Field(default="", description="DICOMweb base URL of the existing archive.")
     headers: dict[str, Secret] = Field(
-       default= default_factory=dict, description="Headers for the archive, for example `{Authorization: file:/path}`."
+        default_factory=dict, description="Headers for the archive, for example `{Authorization: file:/path}`."
     )
 
     @model_validator(mode="after")
@@ -250,7 +266,9 @@ class Archive(_Group):
 class Auth(_Group):
     """Who may come in."""
 
-    mode: Literal["embedded", "oidc"] = Field(default="embedded", description="Osler's own issuer, or an OpenID provider.")
+    mode: Literal["embedded", "oidc"] = Field(
+        default="embedded", description="Osler's own issuer, or an OpenID provider."
+    )
     issuer: str = Field(
         default="",
         description="Issuer (`iss`) of tokens.",
@@ -322,7 +340,9 @@ class Telemetry(_Group):
 class Log(_Group):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level that is written.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is written."
+    )
     format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or text for people.")
 
 
@@ -338,7 +358,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-       default= default_factory=_default_home,
+        default_factory=_default_home,
         description="Folder of everything that Osler keeps on this machine.",
         json_schema_extra={"derived": "the user's data folder + `osler`", "example": "var"},
     )
