@@ -1,7 +1,7 @@
 """Generates the committed gRPC stubs from protos/, or checks that they are up to date.
 
-    python -m pipelines.protos            # write protos/gen
-    python -m pipelines.protos --check    # exit 1 and name the files that differ
+python -m pipelines.protos            # write protos/gen
+python -m pipelines.protos --check    # exit 1 and name the files that differ
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Synthetic patients whose truth is known: for demonstrations and end-to-end tests."""
