@@ -1,0 +1,116 @@
+"""`Security`: one object that doors ask who a caller is and that rooms ask for their own tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from services.platform.config import Settings
+from services.platform.errors import ConfigurationError
+from services.platform.security.credentials import Credentials
+from services.platform.security.keys import EmbeddedKeys
+from services.platform.security.oidc import ALGORITHMS, Provider
+from services.platform.security.principal import AuthenticationError, Principal, Role
+from services.platform.security.tokens import Issuer, Verifier
+
+TokenProvider = Callable[[], str]
+
+
+class Security:
+    """Authentication with the embedded issuer, or with an OpenID provider."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._auth = settings.auth
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._service_tokens: dict[str, tuple[str, float]] = {}
+        keys = EmbeddedKeys(settings.ensure_home())
+        # Sessions of browsers are signed here in both modes; in oidc mode these keys vouch for no bearer token.
+        self._issuer = Issuer(keys, "osler" if self._auth.mode == "oidc" else self._auth.issuer, clock)
+        self._local = Verifier(keys, self._issuer.name, leeway_s=self._auth.leeway_s, clock=clock)
+        self.keys = keys
+        self.credentials = Credentials(settings.home)
+        self.provider: Provider | None = None
+        self._bearer = self._local
+        if self._auth.mode == "oidc":
+            self.provider = Provider(self._auth)
+            self._bearer = Verifier(
+                self.provider, self._auth.issuer, ALGORITHMS, self._auth.roles_claim, self._auth.leeway_s, clock
+            )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Security:
+        """Security as configured; makes keys in home on first use."""
+        return cls(settings)
+
+    @property
+    def embedded(self) -> bool:
+        return self.provider is None
+
+    def ensure_credentials(self, announce: Callable[[str], None] | None = None) -> bool:
+        """Embedded issuer: makes the first users once and announces their passwords. True when it did."""
+        return self.embedded and self.credentials.ensure(announce)
+
+    def jwks(self) -> dict[str, Any]:
+        """Public keys of the embedded issuer, for others that check its tokens."""
+        return self.keys.public()
+
+    def issue(self, subject: str, roles: Iterable[str], ttl_s: float | None = None, audience: str | None = None) -> str:
+        """A token of the embedded issuer. Raises ConfigurationError in oidc mode, where the provider issues tokens."""
+        if not self.embedded:
+            raise ConfigurationError("auth.mode is oidc: tokens come from the provider, not from Osler")
+        return self._issue(subject, roles, ttl_s or self._auth.token_ttl_s, audience or self._auth.audience)
+
+    def _issue(self, subject: str, roles: Iterable[str], ttl_s: float, audience: str) -> str:
+        return self._issuer.issue(subject, roles, ttl_s=ttl_s, audience=audience)
+
+    def verify(self, token: str, audience: str | None = None) -> Principal:
+        """Who a bearer token speaks for. Raises AuthenticationError; RetryableError when the provider is away."""
+        return self._bearer.verify(token, audience or self._auth.audience)
+
+    async def verify_async(self, token: str) -> Principal:
+        """`verify` that leaves the event loop free while it fetches keys."""
+        if self._bearer.keys.cached(self._bearer.key_id(token)):
+            return self.verify(token)
+        return await asyncio.to_thread(self.verify, token)
+
+    def authenticate(self, user: str, password: str) -> Principal:
+        """Checks a password with the embedded issuer. Raises AuthenticationError."""
+        if not self.embedded:
+            raise AuthenticationError("passwords are checked by the identity provider; sign in there")
+        found = self.credentials.authenticate(user, password)
+        return Principal(found.name, found.roles, self._issuer.name)
+
+    def session(self, principal: Principal, ttl_s: float) -> str:
+        """A token for a browser's cookie. It is no bearer token: its audience differs."""
+        return self._issue(principal.subject, principal.roles, ttl_s, self._session_audience)
+
+    def verify_session(self, token: str) -> Principal:
+        """Who a browser's session belongs to. Raises AuthenticationError."""
+        return self._local.verify(token, self._session_audience)
+
+    @property
+    def _session_audience(self) -> str:
+        return f"{self._auth.audience}/session"
+
+    def service_token(self, room: str) -> str:
+        """A token with the role `service` for one room, made again when four fifths of its life are over."""
+        with self._lock:
+            token, renew_at = self._service_tokens.get(room, ("", 0.0))
+            now = self._clock()
+            if now >= renew_at:
+                if self.provider is None:
+                    life = float(self._auth.token_ttl_s)
+                    token = self.issue(f"room:{room}", [Role.SERVICE], life)
+                else:
+                    token, life = self.provider.client_token()
+                self._service_tokens[room] = (token, now + 0.8 * life)
+            return token
+
+    def token_provider(self, room: str) -> TokenProvider:
+        """What `rpc.channel` asks for a token before each call."""
+        return lambda: self.service_token(room)
