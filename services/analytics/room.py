@@ -1,0 +1,21 @@
+"""Wires the analytics room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.analytics.worker import Flusher, buffer
+from services.platform.config import Settings
+from services.platform.events import CATALOGUE
+from services.platform.room import Room, RoomContext
+
+
+def lake_folder(settings: Settings) -> Path:
+    """Where the Parquet files are."""
+    return settings.home / "lake"
+
+
+def build(context: RoomContext) -> Room:
+    """Consumes every event type of the catalogue."""
+    flusher = Flusher(context.database, lake_folder(context.settings))
+    return Room(name="analytics", handlers=dict.fromkeys(CATALOGUE, buffer), idle=flusher.flush)
