@@ -1,0 +1,1 @@
+"""Composition: the only place, beside `cli.py`, that knows every room."""
