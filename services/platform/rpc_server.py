@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.platform import logs, telemetry
 from services.platform.config import Settings, Tls
-from services.platform.errors import ConfigurationError
+from services.platform.errors import ConfigurationError, RetryableError
 from services.platform.rpc_errors import (
     AbortedCallError,
     InvalidRequestError,
@@ -112,7 +112,8 @@ class Gate:
                 status = _status_and_log(error, method)
                 result["code"] = next(code.name for code in grpc.StatusCode if code.value[0] == status.code)
                 span.set_attribute("rpc.grpc.status_code", status.code)
-                await self._audit(principal, method, request, result["code"])
+                with contextlib.suppress(RetryableError):
+                    await self._audit(principal, method, request, result["code"])
                 await abort_with_status(context, status)
 
     async def _limited(self, method: str, context: Any, body: Callable[[], Awaitable[Any]]) -> Any:

@@ -246,11 +246,12 @@ _DURATION = metrics.get_meter("osler").create_histogram("osler.request.duration"
 
 @contextmanager
 def measured(door: str, method: str) -> Iterator[dict[str, str]]:
-    """Counts and times one request. The block sets `result["code"]`; a crash counts as `ERROR`.
+    """Counts and times one request. The block sets `result["code"]`, and `result["method"]` when it knows better; a
+    crash counts as `ERROR`.
 
     `method` must be a route or RPC name, never a path with identifiers.
     """
-    result = {"code": "OK"}
+    result = {"code": "OK", "method": method}
     begun = time.perf_counter()
     try:
         yield result
@@ -260,6 +261,6 @@ def measured(door: str, method: str) -> Iterator[dict[str, str]]:
         raise
     finally:
         seconds = time.perf_counter() - begun
-        _REQUESTS.labels(door, method, result["code"]).inc()
-        _SECONDS.labels(door, method).observe(seconds)
-        _DURATION.record(seconds, {"door": door, "method": method, "code": result["code"]})
+        _REQUESTS.labels(door, result["method"], result["code"]).inc()
+        _SECONDS.labels(door, result["method"]).observe(seconds)
+        _DURATION.record(seconds, {"door": door, **result})

@@ -8,6 +8,7 @@ from services.platform.security.principal import (
     Role,
     acting_as,
     authorize,
+    become,
     current_principal,
 )
 from services.platform.security.service import Security, TokenProvider
@@ -22,5 +23,6 @@ __all__ = [
     "TokenProvider",
     "acting_as",
     "authorize",
+    "become",
     "current_principal",
 ]

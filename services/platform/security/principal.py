@@ -68,6 +68,11 @@ def acting_as(principal: Principal | None) -> Iterator[None]:
         _current.reset(token)
 
 
+def become(principal: Principal | None) -> None:
+    """Makes `principal` the current one until the surrounding `acting_as` ends."""
+    _current.set(principal)
+
+
 def authorize(principal: Principal | None, *roles: str) -> Principal:
     """Returns the principal when it holds one of `roles`. Raises AuthenticationError or PermissionDeniedError."""
     if principal is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from services.platform.config import Settings
@@ -14,7 +15,7 @@ from services.platform.security.credentials import Credentials
 from services.platform.security.keys import EmbeddedKeys
 from services.platform.security.oidc import ALGORITHMS, Provider
 from services.platform.security.principal import AuthenticationError, Principal, Role
-from services.platform.security.tokens import Issuer, Verifier
+from services.platform.security.tokens import Issuer, Verifier, roles_in
 
 TokenProvider = Callable[[], str]
 
@@ -92,6 +93,28 @@ class Security:
     def verify_session(self, token: str) -> Principal:
         """Who a browser's session belongs to. Raises AuthenticationError."""
         return self._local.verify(token, self._session_audience)
+
+    def csrf_token(self, principal: Principal) -> str:
+        """The token that a changing request of this browser session must bring."""
+        key = hmac.digest(self._settings.identity_key(), b"osler csrf", "sha256")
+        return hmac.new(key, principal.token_id.encode(), "sha256").hexdigest()
+
+    def seal(self, values: Mapping[str, str], ttl_s: float) -> str:
+        """Values that a browser keeps for us for a while and cannot change."""
+        audience = f"{self._auth.audience}/sealed"
+        return self._issuer.issue("browser", [], ttl_s=ttl_s, audience=audience, more={"values": dict(values)})
+
+    def unseal(self, sealed: str) -> dict[str, Any]:
+        """The values of `seal`. Raises AuthenticationError when they were changed or are too old."""
+        return dict(self._local.claims(sealed, f"{self._auth.audience}/sealed")["values"])
+
+    def verify_id_token(self, token: str, nonce: str) -> Principal:
+        """Whom the provider signed in (OpenID Connect Core 1.0 section 3.1.3.7). Raises AuthenticationError."""
+        claims = self._bearer.claims(token, self._auth.client_id)
+        if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
+            raise AuthenticationError("the identity provider answered another sign-in: start again")
+        roles = roles_in(claims, self._auth.roles_claim)
+        return Principal(str(claims["sub"]), roles, self._auth.issuer)
 
     @property
     def _session_audience(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,22 @@ class Issuer:
     name: str
     clock: Callable[[], float] = time.time
 
-    def issue(self, subject: str, roles: Iterable[str], *, ttl_s: float, audience: str) -> str:
-        """A signed token. Raises ValueError for an unknown role."""
+    def issue(
+        self,
+        subject: str,
+        roles: Iterable[str],
+        *,
+        ttl_s: float,
+        audience: str,
+        more: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A signed token with `more` claims. Raises ValueError for an unknown role."""
         granted = sorted(set(roles))
         if unknown := set(granted) - ROLES:
             raise ValueError(f"unknown roles {sorted(unknown)}; known: {sorted(ROLES)}")
         now = int(self.clock())
-        claims = {
+        claims: dict[str, Any] = {
+            **(more or {}),
             "iss": self.name,
             "sub": subject,
             "aud": audience,
@@ -74,6 +83,16 @@ class Verifier:
 
     def verify(self, token: str, audience: str) -> Principal:
         """The principal that the token speaks for. Raises AuthenticationError, which never repeats the token."""
+        claims = self.claims(token, audience)
+        return Principal(
+            subject=str(claims["sub"]),
+            roles=roles_in(claims, self.roles_claim),
+            issuer=str(claims["iss"]),
+            token_id=str(claims.get("jti", "")),
+        )
+
+    def claims(self, token: str, audience: str) -> dict[str, Any]:
+        """All claims of a token that holds. Raises AuthenticationError."""
         key = self.keys.find(self.key_id(token))
         if key is None:
             raise AuthenticationError("token is signed with a key that the issuer does not publish")
@@ -86,12 +105,7 @@ class Verifier:
             claim = getattr(error, "claim", "")
             detail = f"claim {claim} is wrong or missing" if claim else "signature does not hold"
             raise AuthenticationError(f"token is not accepted: {detail}") from None
-        return Principal(
-            subject=str(claims["sub"]),
-            roles=roles_in(claims, self.roles_claim),
-            issuer=str(claims["iss"]),
-            token_id=str(claims.get("jti", "")),
-        )
+        return claims
 
     def _registry(self, audience: str) -> jwt.JWTClaimsRegistry:
         return jwt.JWTClaimsRegistry(
