@@ -1,0 +1,130 @@
+"""The timeline: a pure function of the set of facts, and so the same whatever the order in which they came.
+
+Bitemporal: `effective_at` says when it happened, `known_at` when it was known; `as_of` shows what was known by then.
+Append-only: a correction or retraction marks an entry, with the time at which it became known, and removes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby, pairwise
+
+from osler.fusion.v1 import fusion_pb2
+from osler.fusion.v1.fusion_pb2 import TimelineEntry
+
+from services.fusion.facts import Fact, Standing, digest
+from services.fusion.measures import analyte_of
+
+_DAY_S = 86_400
+
+
+@dataclass
+class _Told:
+    """What all sources say of one identity. `dropped`: when a source corrected or withdrew it."""
+
+    facts: list[Fact] = field(default_factory=list)
+    standing: list[Fact] = field(default_factory=list)
+    dropped: list[datetime] = field(default_factory=list)
+
+
+def build_timeline(patient_key: str, facts: Iterable[Fact], as_of: datetime | None = None) -> list[TimelineEntry]:
+    """The entries of one patient, oldest first, as known at `as_of` (aware UTC; None for all that is known).
+
+    Sources that say the same share an entry. When one of them corrects or withdraws it, the entry is RETRACTED from
+    then on, unless a source says it again later. Entry ids depend on the patient and on what is said, nothing else.
+    """
+    seen = [fact for fact in facts if as_of is None or fact.known_at <= as_of]
+    told: dict[str, _Told] = defaultdict(_Told)
+    by_origin: dict[str, list[Fact]] = defaultdict(list)
+    for fact in seen:
+        by_origin[fact.origin].append(fact)
+        told[fact.identity].facts.append(fact)
+    for versions in by_origin.values():
+        _weigh(sorted(versions, key=_version_key), told)
+    entries = [_entry(patient_key, identity, what) for identity, what in told.items()]
+    _check_deltas(entries)
+    return sorted(entries, key=entry_order)
+
+
+def entry_order(entry: TimelineEntry) -> tuple[int, int, int, str]:
+    """Oldest first by effective time; what has none stands at the time when it was known."""
+    at = entry.effective_at if entry.HasField("effective_at") else entry.known_at
+    return at.seconds, at.nanos, entry.kind, entry.entry_id
+
+
+def _version_key(fact: Fact) -> tuple[int, datetime, datetime, int, str]:
+    return fact.revision, fact.known_at, fact.recorded_at, int(fact.standing), fact.fact_id
+
+
+def _weigh(ordered: Sequence[Fact], told: dict[str, _Told]) -> None:
+    """Finds, within one origin, which facts still stand and when the others were dropped."""
+    if len(ordered) == 1:
+        versions = [list(ordered)]
+    else:
+        versions = [list(group) for _, group in groupby(ordered, key=lambda fact: _version_key(fact)[:4])]
+    for index, version in enumerate(versions):
+        for fact in version:
+            what = told[fact.identity]
+            if fact.standing == Standing.RETRACTED:
+                what.dropped.append(fact.known_at)
+                continue
+            cover = next((later for later in versions[index + 1 :] if _covers(later, fact)), None)
+            if cover is None:
+                what.standing.append(fact)
+            elif not any(g.identity == fact.identity and g.standing != Standing.RETRACTED for g in cover):
+                what.dropped.append(cover[0].known_at)
+
+
+def _covers(version: Sequence[Fact], fact: Fact) -> bool:
+    return any(newer.replaces or newer.effective == fact.effective for newer in version)
+
+
+def _entry(patient_key: str, identity: str, what: _Told) -> TimelineEntry:
+    dropped = max(what.dropped, default=None)
+    live = [fact for fact in what.standing if dropped is None or fact.known_at > dropped]
+    latest = max(
+        live or what.facts, key=lambda fact: (fact.known_at, fact.recorded_at, int(fact.standing), fact.fact_id)
+    )
+    entry = TimelineEntry()
+    entry.CopyFrom(latest.entry)
+    entry.entry_id = digest(patient_key, identity)
+    entry.known_at.FromDatetime(min(fact.known_at for fact in what.facts).astimezone(UTC).replace(tzinfo=None))
+    if live:
+        final = any(fact.standing >= Standing.FINAL for fact in live)
+        entry.status = fusion_pb2.ENTRY_STATUS_ACTIVE if final else fusion_pb2.ENTRY_STATUS_PRELIMINARY
+    else:
+        entry.status = fusion_pb2.ENTRY_STATUS_RETRACTED
+        if dropped is not None:
+            entry.retracted_at.FromDatetime(dropped.astimezone(UTC).replace(tzinfo=None))
+    if len(what.facts) > 1:
+        sources = {
+            (source.system, source.reference): source
+            for fact in sorted(what.facts, key=lambda fact: fact.fact_id, reverse=True)
+            for source in fact.entry.sources
+        }
+        del entry.sources[:]
+        entry.sources.extend(sources[key] for key in sorted(sources))
+    return entry
+
+
+def _check_deltas(entries: Sequence[TimelineEntry]) -> None:
+    """Flags "delta_check" on a value too far from the one before it (CLSI EP33); limits are in analytes.yaml."""
+    series: dict[str, list[TimelineEntry]] = defaultdict(list)
+    for entry in entries:
+        if entry.status == fusion_pb2.ENTRY_STATUS_RETRACTED or entry.WhichOneof("value") != "quantity":
+            continue
+        analyte = analyte_of(entry)
+        if analyte and analyte.delta and entry.quantity.unit == analyte.unit and entry.HasField("effective_at"):
+            series[analyte.name].append(entry)
+    for rows in series.values():
+        rows.sort(key=entry_order)
+        delta = analyte_of(rows[0])
+        limit = delta.delta if delta else None
+        for before, after in pairwise(rows):
+            days = (after.effective_at.seconds - before.effective_at.seconds) / _DAY_S
+            change = abs(after.quantity.value - before.quantity.value)
+            if limit and days <= limit.days and change > limit.relative * abs(before.quantity.value):
+                after.flags.append("delta_check")
