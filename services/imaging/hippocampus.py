@@ -35,6 +35,7 @@ from services.imaging.hippocampus_grid import (
     spacing_of,
 )
 from services.imaging.hippocampus_network import probabilities
+from services.imaging.hippocampus_orientation import OrientationReading, read_orientation
 from services.platform.errors import RefusedError
 
 __all__ = [
@@ -94,6 +95,7 @@ class HippocampusSegmentation:
     Attributes:
         labels_zyx: uint8, the input's shape: 0 background, 1 anterior, 2 posterior.
         entropy_zyx: float32, predictive entropy in nats at each voxel.
+        orientation: how the picture bears out the recorded orientation.
         tilt_degrees: largest angle between an axis of the input and the nearest axis of the patient.
         cautions: empty where the input and the result lie within what the model was validated on.
     """
@@ -104,6 +106,7 @@ class HippocampusSegmentation:
     posterior: LabelMeasure
     total: LabelMeasure
     tilt_degrees: float
+    orientation: OrientationReading
     cautions: tuple[Caution, ...]
     model_name: str
     model_version: str
@@ -130,7 +133,11 @@ def segment(
     axes, tilt = anatomical_axes(affine)
     grid = covering_grid(array.shape, affine, axes)
     cautions = _check_field_of_view(model.validated, grid, spacing_of(affine))
-    passes = _passes_on_input_grid(model.network, array, affine, grid)
+    to_source = np.asarray(np.linalg.inv(affine) @ grid.affine_lps, dtype=np.float64)
+    crop = _training_crop(array, affine, to_source, grid)
+    orientation = read_orientation(model.network, crop)
+    cautions += _check_orientation(model.validated, orientation)
+    passes = _passes_on_input_grid(model.network, crop, to_source, array.shape)
     mean = passes.mean(axis=0)
     entropy = -(mean * np.log(np.clip(mean, 1e-7, None))).sum(axis=0)
     raw = mean.argmax(axis=0).astype(np.uint8)
@@ -144,6 +151,7 @@ def segment(
         posterior=measures["posterior"],
         total=measures["total"],
         tilt_degrees=tilt,
+        orientation=orientation,
         cautions=cautions,
         model_name=model.name,
         model_version=model.version,
@@ -221,18 +229,42 @@ def _check_field_of_view(
     )
 
 
-def _passes_on_input_grid(
-    network: torch.nn.Module, array: FloatArray, affine: NDArray[np.float64], grid: CropGrid
-) -> FloatArray:
-    """Probabilities (pass, label, z, y, x): the crop as it is, and mirrored left to right."""
+def _training_crop(
+    array: FloatArray, affine: NDArray[np.float64], to_source: NDArray[np.float64], grid: CropGrid
+) -> torch.Tensor:
+    """The input as the network knows it: (right, anterior, superior), 1 mm, normalised."""
     source = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0)))[None]
     smooth = antialias(source, spacing_of(affine))
-    to_source = np.linalg.inv(affine) @ grid.affine_lps
-    crop = normalise(resample(smooth, to_source, grid.shape_ras)[0].numpy())
-    both = probabilities(network, torch.from_numpy(crop))
-    flat = both.reshape(-1, *grid.shape_ras)
-    on_input = resample(flat, np.linalg.inv(to_source), array.shape[::-1])
-    return np.asarray(on_input.reshape(*both.shape[:2], *array.shape[::-1]).permute(0, 1, 4, 3, 2).numpy())
+    return torch.from_numpy(normalise(resample(smooth, to_source, grid.shape_ras)[0].numpy()))
+
+
+def _check_orientation(validated: ValidatedRange, reading: OrientationReading) -> tuple[Caution, ...]:
+    if reading.entropy_ratio < 1.0:
+        raise RefusedError(
+            "hippocampus.orientation_contradicted",
+            f"the picture contradicts the recorded orientation: it reads better turned over {reading.alternative}",
+            missing=["a true (0020,0037) ImageOrientationPatient"],
+            remedy="check how the series was converted; then correct its orientation",
+        )
+    if reading.entropy_ratio < validated.orientation_ratio:
+        return (
+            Caution(
+                "orientation_unsure",
+                f"the picture bears out the recorded orientation less clearly than in any validation case "
+                f"({reading.entropy_ratio:.2f}; at least {validated.orientation_ratio:.2f} there)",
+            ),
+        )
+    return ()
+
+
+def _passes_on_input_grid(
+    network: torch.nn.Module, crop: torch.Tensor, to_source: NDArray[np.float64], shape_zyx: tuple[int, ...]
+) -> FloatArray:
+    """Probabilities (pass, label, z, y, x): the crop as it is, and mirrored left to right."""
+    both = probabilities(network, crop)
+    to_crop = np.asarray(np.linalg.inv(to_source), dtype=np.float64)
+    on_input = resample(both.reshape(-1, *crop.shape), to_crop, shape_zyx[::-1])
+    return np.asarray(on_input.reshape(*both.shape[:2], *shape_zyx[::-1]).permute(0, 1, 4, 3, 2).numpy())
 
 
 def _largest_pieces(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -29,6 +29,7 @@ class ValidatedRange:
         volume_mm3: least and greatest labelled volume in the data, for "anterior", "posterior" and "total".
         mean_entropy_nats: highest mean entropy over the hippocampus among held-out cases.
         anterior_offset_mm: least and greatest distance by which label 1 lies in front of label 2, along Anterior.
+        orientation_ratio: lowest `OrientationReading.entropy_ratio` among held-out cases.
     """
 
     extent_ras_mm: tuple[Range, Range, Range]
@@ -37,6 +38,7 @@ class ValidatedRange:
     volume_mm3: Mapping[str, Range]
     mean_entropy_nats: float
     anterior_offset_mm: Range
+    orientation_ratio: float
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def _validated(section: Mapping[str, Any]) -> ValidatedRange:
         volume_mm3={name: _pair(values) for name, values in section["volume_mm3"].items()},
         mean_entropy_nats=float(section["mean_entropy_nats"]),
         anterior_offset_mm=_pair(section["anterior_offset_mm"]),
+        orientation_ratio=float(section["orientation_ratio"]),
     )
 
 
