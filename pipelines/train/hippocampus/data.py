@@ -10,11 +10,26 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import monai.transforms as mt
 import nibabel as nib
 import numpy as np
 import torch
+from monai.transforms.compose import Compose, OneOf
+from monai.transforms.intensity.dictionary import (
+    RandAdjustContrastd,
+    RandBiasFieldd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from monai.transforms.spatial.dictionary import (
+    Rand3DElasticd,
+    RandAffined,
+    RandFlipd,
+    RandSimulateLowResolutiond,
+)
 from numpy.typing import NDArray
 
 from services.imaging.hippocampus_grid import normalise
@@ -61,7 +76,7 @@ def case_ids(data: Path) -> list[str]:
 
 
 def _read_ras(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    image = nib.as_closest_canonical(nib.load(path))  # type: ignore[attr-defined, no-untyped-call]
+    image = nib.as_closest_canonical(nib.load(path))  # type: ignore[no-untyped-call]
     return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=np.float64)
 
 
@@ -77,7 +92,7 @@ def load_case(data: Path, case_id: str) -> Case:
     return Case(case_id, normalise(image), label.astype(np.uint8))
 
 
-def augmentation(seed: int) -> mt.Compose:
+def augmentation(seed: int) -> Compose:
     """Random variation of one training crop, cut or padded to `PATCH_RAS`.
 
     The set holds left and right hippocampi, mirror images of each other in the sagittal plane: mirroring along Right
@@ -85,7 +100,7 @@ def augmentation(seed: int) -> mt.Compose:
     """
     keys = ["image", "label"]
     modes = ("bilinear", "nearest")
-    pose = {
+    pose: dict[str, Any] = {
         "rotate_range": [0.26] * 3,
         "scale_range": [0.18] * 3,
         "translate_range": [4.0] * 3,
@@ -93,23 +108,23 @@ def augmentation(seed: int) -> mt.Compose:
         "spatial_size": PATCH_RAS,
         "mode": modes,
     }
-    variation = mt.Compose(
+    variation = Compose(
         [
-            mt.RandFlipd(keys, prob=0.5, spatial_axis=0),
-            mt.OneOf(
+            RandFlipd(keys, prob=0.5, spatial_axis=0),
+            OneOf(
                 [
-                    mt.RandAffined(keys, prob=1.0, shear_range=[0.08] * 3, **pose),
-                    mt.Rand3DElasticd(keys, prob=1.0, sigma_range=(4, 6), magnitude_range=(20, 70), **pose),
+                    RandAffined(keys, prob=1.0, shear_range=[0.08] * 3, **pose),
+                    Rand3DElasticd(keys, prob=1.0, sigma_range=(4, 6), magnitude_range=(20, 70), **pose),
                 ],
                 weights=[0.75, 0.25],
             ),
-            mt.RandBiasFieldd("image", prob=0.25, coeff_range=(0.0, 0.3)),
-            mt.RandAdjustContrastd("image", prob=0.35, gamma=(0.6, 1.6), retain_stats=True),
-            mt.RandScaleIntensityd("image", prob=0.3, factors=0.2),
-            mt.RandShiftIntensityd("image", prob=0.3, offsets=0.2),
-            mt.RandGaussianSmoothd("image", prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)),
-            mt.RandSimulateLowResolutiond("image", prob=0.15, zoom_range=(0.5, 1.0)),
-            mt.RandGaussianNoised("image", prob=0.3, std=0.15),
+            RandBiasFieldd("image", prob=0.25, coeff_range=(0.0, 0.3)),
+            RandAdjustContrastd("image", prob=0.35, gamma=(0.6, 1.6), retain_stats=True),
+            RandScaleIntensityd("image", prob=0.3, factors=0.2),
+            RandShiftIntensityd("image", prob=0.3, offsets=0.2),
+            RandGaussianSmoothd("image", prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)),
+            RandSimulateLowResolutiond("image", prob=0.15, zoom_range=(0.5, 1.0)),
+            RandGaussianNoised("image", prob=0.3, std=0.15),
         ]
     )
     variation.set_random_state(seed=seed)
@@ -117,9 +132,9 @@ def augmentation(seed: int) -> mt.Compose:
 
 
 def training_batches(
-    cases: Sequence[Case], variation: mt.Compose, batch_size: int, rng: np.random.Generator
+    cases: Sequence[Case], variation: Compose, batch_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One epoch: (batch, 1, *PATCH_RAS) images and labels, every case once in random order; a last odd one is left out."""
+    """One epoch of images and labels (batch, 1, *PATCH_RAS): every case once in random order, less an odd last one."""
     order = rng.permutation(len(cases))
     for start in range(0, len(order) - batch_size + 1, batch_size):
         varied = [

@@ -1,0 +1,1 @@
+"""Training of the hippocampus segmentation model: `python -m pipelines.train.hippocampus --help`."""

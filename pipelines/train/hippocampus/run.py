@@ -1,0 +1,103 @@
+"""From cases to a bundle: fit each fold, measure on what it never saw, write the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.train.hippocampus.bundle import (
+    WEIGHTS_FILE,
+    Shipped,
+    fold_model,
+    model_in_memory,
+    save_weights,
+    sha256_of,
+    write_bundle,
+)
+from pipelines.train.hippocampus.data import FOLDS, Case, DataError, fold_of
+from pipelines.train.hippocampus.evaluate import evaluate, write_figures
+from pipelines.train.hippocampus.fit import Recipe, Report, fit
+
+Track = Callable[[Iterable[Case]], Iterable[Case]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold: its number, what is fitted and what is held out."""
+
+    fold: int
+    train: tuple[Case, ...]
+    held_out: tuple[Case, ...]
+
+
+def split(cases: Sequence[Case], fold: int) -> Split:
+    """Divide the cases for one fold; refuses a fold with nothing on one of its sides."""
+    train = tuple(c for c in cases if fold_of(c.case_id) != fold)
+    held_out = tuple(c for c in cases if fold_of(c.case_id) == fold)
+    if not train or not held_out:
+        raise DataError(f"fold {fold} of {FOLDS}: {len(train)} cases to fit, {len(held_out)} held out; both need some")
+    return Split(fold, train, held_out)
+
+
+def parse_folds(text: str) -> tuple[int, ...]:
+    """`"all"` or numbers with commas, each below `FOLDS`.
+
+    >>> parse_folds("all"), parse_folds("0,3")
+    ((0, 1, 2, 3, 4), (0, 3))
+    """
+    if text == "all":
+        return tuple(range(FOLDS))
+    folds = tuple(sorted({int(part) for part in text.split(",") if part.strip().isdigit()}))
+    if not folds or max(folds) >= FOLDS or len(folds) != len(text.split(",")):
+        raise DataError(f'folds "{text}": write "all" or different numbers from 0 to {FOLDS - 1}, with commas')
+    return folds
+
+
+def train_bundle(
+    cases: Sequence[Case],
+    folds: Sequence[int],
+    out: Path,
+    recipe: Recipe,
+    report: Callable[[str], Report],
+    track: Track,
+) -> dict[str, Any]:
+    """Fit, measure, write; returns the summary of the held-out figures.
+
+    With one fold, its own weights are shipped. With several, each fold's weights are kept beside those that ship,
+    which come from a last fit on all cases.
+    """
+    splits = [split(cases, fold) for fold in folds]
+    alone = len(splits) == 1
+    runs, evaluated = [], []
+    for part in splits:
+        network = fit(part.train, part.held_out, recipe, report(f"fold {part.fold}"))
+        name = WEIGHTS_FILE if alone else f"models/fold{part.fold}.pt"
+        save_weights(network, out / name)
+        runs.append((part.fold, model_in_memory(network, cases), part.held_out))
+        evaluated.append((part.fold, name))
+    if alone:
+        fitted_on = (
+            f"the {len(splits[0].train)} cases outside fold {folds[0]}; the figures are from the "
+            f"{len(splits[0].held_out)} cases of that fold, by these same weights"
+        )
+    else:
+        save_weights(fit(cases, (), recipe, report("all cases")), out / WEIGHTS_FILE)
+        fitted_on = (
+            f"all {len(cases)} cases; the figures are from cross-validation, each case by weights that never saw it"
+        )
+    return write_bundle(out, cases, evaluate(runs, track), recipe, Shipped(fitted_on, tuple(evaluated)))
+
+
+def evaluate_bundle(
+    cases: Sequence[Case], bundle: Path, evaluated: Sequence[dict[str, Any]], out: Path, track: Track
+) -> dict[str, Any]:
+    """Measure again what a bundle's card reports, from its weights and the data; writes `held_out.json` and `.csv`."""
+    runs = []
+    for entry in evaluated:
+        if sha256_of(bundle / entry["weights_file"]) != entry["sha256"]:
+            raise DataError(f"{entry['weights_file']} is not the file whose SHA-256 metadata.json records")
+        part = split(cases, entry["fold"])
+        runs.append((part.fold, fold_model(bundle, entry["weights_file"], cases), part.held_out))
+    return write_figures(evaluate(runs, track), out)
