@@ -1,0 +1,311 @@
+"""One patient's case as the page shows it: plain values in the order people read them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from osler.advisor.v1 import advisor_pb2
+from osler.fusion.v1 import fusion_pb2
+from osler.imaging.v1 import imaging_pb2
+from osler.registration.v1 import registration_pb2
+from osler.twin.v1 import twin_pb2
+
+from services.board import charts
+from services.clinical import codes
+
+_LANES = {
+    fusion_pb2.ENTRY_KIND_CONDITION: "Diagnoses",
+    fusion_pb2.ENTRY_KIND_MEDICATION: "Medication",
+    fusion_pb2.ENTRY_KIND_PROCEDURE: "Procedures",
+    fusion_pb2.ENTRY_KIND_OBSERVATION: "Laboratory",
+    fusion_pb2.ENTRY_KIND_GENOMIC: "Genomics",
+    fusion_pb2.ENTRY_KIND_IMAGING_STUDY: "Imaging",
+    fusion_pb2.ENTRY_KIND_REPORT: "Reports",
+    fusion_pb2.ENTRY_KIND_ENCOUNTER: "Encounters",
+}
+# Measurements of the lesion table, in reading order.
+_COLUMNS = (
+    (codes.SUV_MAX, "SUVmax", "g/mL"),
+    (codes.SUV_PEAK, "SUVpeak", "g/mL"),
+    (codes.METABOLIC_VOLUME, "MTV", "mL"),
+    (codes.TOTAL_LESION_GLYCOLYSIS, "TLG", "g"),
+    (codes.VOLUME, "Volume", "mL"),
+    (codes.LONG_AXIS, "Long axis", "mm"),
+    (codes.SHORT_AXIS, "Short axis", "mm"),
+)
+_MM3_PER_ML = 1000.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    name: str
+    age: int | None
+    sex: str
+    synthetic: bool
+    conditions: list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement over the visits: values oldest first (None where it was not measured) and the last change."""
+
+    values: list[float | None]
+    change_percent: float | None
+    spark: str
+
+
+@dataclass(frozen=True)
+class LesionRow:
+    label: str
+    site: str
+    kind: str
+    cells: list[Cell]
+    cautions: list[str]
+
+
+@dataclass(frozen=True)
+class LesionTable:
+    visits: list[date]
+    columns: list[tuple[str, str]]
+    rows: list[LesionRow]
+
+
+@dataclass(frozen=True)
+class LabRow:
+    title: str
+    unit: str
+    latest: float
+    at: date
+    low: float | None
+    high: float | None
+    flagged: bool
+    spark: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Risk:
+    title: str
+    value: str
+    interval: str
+    note: str
+    refused: bool
+    citations: list[str]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    quantity: str
+    unit: str
+    chart: charts.ForecastChart | None
+    probability_percent: int | None
+    horizon: date | None
+    cautions: list[str]
+    refusal: str
+    citations: list[str]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    pair: str
+    verdict: str
+    error_mm: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class CaseView:
+    patient_key: str
+    summary: Summary
+    lesions: LesionTable | None
+    labs: list[LabRow]
+    timeline: charts.TimelineChart | None
+    risks: list[Risk]
+    forecasts: list[Forecast]
+    responses: Sequence[advisor_pb2.ResponseAssessment]
+    recommendations: list[advisor_pb2.Recommendation]
+    alignments: list[Alignment]
+    refusals: list[str]
+    evidence: dict[str, str] = field(default_factory=dict)
+
+
+def _when(entry: fusion_pb2.TimelineEntry) -> datetime | None:
+    return entry.effective_at.ToDatetime(UTC) if entry.HasField("effective_at") else None
+
+
+def _standing(snapshot: fusion_pb2.PatientSnapshot) -> list[fusion_pb2.TimelineEntry]:
+    return [e for e in snapshot.entries if e.status != fusion_pb2.ENTRY_STATUS_RETRACTED]
+
+
+def age_on(birth_date: str, day: date) -> int | None:
+    """Completed years; None for a birth date that is not a full ISO date."""
+    try:
+        born = date.fromisoformat(birth_date)
+    except ValueError:
+        return None
+    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
+
+
+def summarise(snapshot: fusion_pb2.PatientSnapshot, today: date) -> Summary:
+    """Who this is, for the strip at the top."""
+    who = snapshot.demographics
+    names = [n for n in (who.given_name, who.family_name) if n]
+    conditions = [e for e in _standing(snapshot) if e.kind == fusion_pb2.ENTRY_KIND_CONDITION]
+    newest = sorted(conditions, key=lambda e: e.effective_at.ToNanoseconds(), reverse=True)
+    titles = list(dict.fromkeys(e.title for e in newest if e.title))
+    return Summary(" ".join(names) or "Name not known", age_on(who.birth_date, today), who.sex, who.synthetic, titles)
+
+
+def _measured(finding: imaging_pb2.Finding, concept: codes.Concept) -> float | None:
+    for measurement in finding.measurements:
+        if concept.matches(measurement.concept):
+            value = measurement.value.value
+            return value / _MM3_PER_ML if measurement.value.unit == codes.UNIT_MM3 else value
+    return None
+
+
+def lesion_table(entries: Iterable[fusion_pb2.TimelineEntry]) -> LesionTable | None:
+    """Lesions and reference regions as rows, visits side by side; None when nothing was measured."""
+    findings = [e.finding for e in entries if e.kind == fusion_pb2.ENTRY_KIND_FINDING and e.HasField("finding")]
+    if not findings:
+        return None
+    days = sorted({f.observed_at.ToDatetime(UTC).date() for f in findings})
+    tracks: dict[str, list[imaging_pb2.Finding]] = defaultdict(list)
+    for finding in findings:
+        tracks[finding.tracking_uid or finding.finding_id].append(finding)
+    shown = [c for c in _COLUMNS if any(_measured(f, c[0]) is not None for f in findings)]
+    rows = [_lesion_row(track, days, [c[0] for c in shown]) for track in tracks.values()]
+    rows.sort(key=lambda row: (row.kind != "lesion", row.label))
+    return LesionTable(days, [(name, unit) for _, name, unit in shown], rows)
+
+
+def _lesion_row(track: list[imaging_pb2.Finding], days: list[date], concepts: list[codes.Concept]) -> LesionRow:
+    first = track[0]
+    kind = imaging_pb2.FindingKind.Name(first.kind).removeprefix("FINDING_KIND_").lower()
+    return LesionRow(
+        first.tracking_id or first.finding_type.display,
+        first.site.display,
+        kind,
+        [_cell(track, days, concept) for concept in concepts],
+        list(dict.fromkeys(c for f in track for c in f.cautions)),
+    )
+
+
+def _cell(track: list[imaging_pb2.Finding], days: list[date], concept: codes.Concept) -> Cell:
+    by_day: dict[date, float] = {}
+    for finding in track:
+        value = _measured(finding, concept)
+        if value is not None:
+            by_day[finding.observed_at.ToDatetime(UTC).date()] = value
+    values = [by_day.get(day) for day in days]
+    known = [v for v in values if v is not None]
+    change = (known[-1] / known[0] - 1) * 100 if len(known) > 1 and known[0] > 0 else None
+    return Cell(values, change, charts.sparkline(known, width=54, height=18))
+
+
+def lab_rows(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[LabRow]:
+    """Latest value of each numeric observation with its trend, by title."""
+    series: dict[tuple[str, str], list[fusion_pb2.TimelineEntry]] = defaultdict(list)
+    for entry in entries:
+        if entry.kind == fusion_pb2.ENTRY_KIND_OBSERVATION and entry.HasField("quantity") and _when(entry):
+            series[(entry.title, entry.quantity.unit)].append(entry)
+    rows = []
+    for (title, unit), group in sorted(series.items()):
+        group.sort(key=lambda e: e.effective_at.ToNanoseconds())
+        last = group[-1]
+        interval = last.reference_range if last.HasField("reference_range") else None
+        value = last.quantity.value
+        outside = interval is not None and not interval.lower <= value <= interval.upper
+        at = last.effective_at.ToDatetime(UTC).date()
+        rows.append(
+            LabRow(
+                title, "" if unit == "1" else unit, value, at,
+                interval.lower if interval else None, interval.upper if interval else None,
+                outside or bool(last.flags), charts.sparkline([e.quantity.value for e in group]), len(group),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def happenings(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[charts.Happening]:
+    """Timeline entries that have a date and a lane."""
+    found = []
+    for entry in entries:
+        lane, at = _LANES.get(entry.kind), _when(entry)
+        if lane is None or at is None:
+            continue
+        end = entry.effective_end.ToDatetime(UTC) if entry.HasField("effective_end") else None
+        value = f": {entry.quantity.value:g} {entry.quantity.unit}" if entry.HasField("quantity") else ""
+        found.append(charts.Happening(lane, at, end, f"{at:%d %b %Y} · {entry.title}{value}", bool(entry.flags)))
+    return found
+
+
+def _risk(risk: twin_pb2.RiskEstimate) -> Risk:
+    unit, value = risk.value.unit, risk.value.value
+    is_probability = unit == "1"
+    text = f"{100 * value:.1f} %" if is_probability else f"{value:.0f} {unit.replace('{1.73_m2}', '1.73 m²')}"
+    interval = ""
+    if risk.value.uncertainty.HasField("interval"):
+        span = risk.value.uncertainty.interval
+        scale = 100 if is_probability else 1
+        interval = f"{scale * span.lower:.3g} to {scale * span.upper:.3g} ({span.level:.0%})"
+    note = risk.refusal.message if risk.HasField("refusal") else "; ".join(risk.cautions)
+    return Risk(
+        risk.title or risk.name, text, interval, note, risk.HasField("refusal"), list(risk.provenance.citations)
+    )
+
+
+def _forecast(forecast: twin_pb2.TumourForecast, now: datetime) -> Forecast:
+    refused = forecast.HasField("refusal")
+    return Forecast(
+        forecast.quantity,
+        forecast.unit,
+        charts.forecast(forecast, now),
+        None if refused else round(100 * forecast.probability_of_progression),
+        None if refused else forecast.horizon.ToDatetime(UTC).date(),
+        list(forecast.cautions),
+        forecast.refusal.message if refused else "",
+        list(forecast.provenance.citations),
+    )
+
+
+def alignment(registration: registration_pb2.Registration) -> Alignment:
+    """One registration in words."""
+    pair = registration.pair
+    days = [t.ToDatetime(UTC).date() for t in (registration.fixed_time, registration.moving_time)]
+    when = f"{days[0]:%d %b %Y}" if days[0] == days[1] else f"{days[0]:%d %b %Y} on {days[1]:%d %b %Y}"
+    title = f"{pair.moving.modality} to {pair.fixed.modality}, {when}"
+    if registration.HasField("refusal"):
+        return Alignment(title, "refused", None, registration.refusal.message)
+    verdict = registration_pb2.Verdict.Name(registration.quality.verdict).removeprefix("VERDICT_").lower()
+    quality = registration.quality
+    return Alignment(title, verdict, quality.predicted_tre_mm, "; ".join(quality.reasons))
+
+
+def view(
+    snapshot: fusion_pb2.PatientSnapshot,
+    predictions: twin_pb2.PatientPredictions,
+    advice: advisor_pb2.PatientAdvice,
+    registrations: Sequence[registration_pb2.Registration],
+    now: datetime,
+) -> CaseView:
+    """Everything that the case page shows."""
+    entries = _standing(snapshot)
+    refusals = [r.message for r in snapshot.refusals]
+    return CaseView(
+        snapshot.patient_key,
+        summarise(snapshot, now.date()),
+        lesion_table(entries),
+        lab_rows(entries),
+        charts.timeline(happenings(entries), list(_LANES.values())),
+        [_risk(r) for r in predictions.risks],
+        [_forecast(f, now) for f in predictions.forecasts],
+        advice.responses,
+        sorted(advice.recommendations, key=lambda r: -r.urgency),
+        [alignment(r) for r in registrations],
+        refusals,
+        {e.entry_id: e.title for e in entries},
+    )

@@ -1,0 +1,47 @@
+"""Keeps the board's picture of each patient current."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from osler.events.v1 import events_pb2
+
+from services.board import store
+from services.platform.events import Event
+from services.platform.room import Effect, Handler
+
+
+def study_received(event: Event, message: events_pb2.StudyReceived) -> Effect:
+    at = message.study_time.ToDatetime(UTC) if message.HasField("study_time") else None
+    study = store.Study(message.study_instance_uid, message.patient_key, message.manifest, at)
+    return lambda tx: store.save_study(tx.session, study, message.revision)
+
+
+def patient_updated(event: Event, message: events_pb2.PatientUpdated) -> Effect:
+    return lambda tx: store.save_snapshot(tx.session, message.patient_key, message.revision, message.snapshot)
+
+
+def prediction_ready(event: Event, message: events_pb2.PredictionReady) -> Effect:
+    return lambda tx: store.save_predictions(tx.session, message.predictions)
+
+
+def recommendation_ready(event: Event, message: events_pb2.RecommendationReady) -> Effect:
+    return lambda tx: store.save_advice(tx.session, message.advice)
+
+
+def registration_ready(event: Event, message: events_pb2.RegistrationReady) -> Effect:
+    return lambda tx: store.save_registration(tx.session, message.registration)
+
+
+def patient_merged(event: Event, message: events_pb2.PatientMerged) -> Effect:
+    return lambda tx: store.merge(tx.session, message.surviving_patient_key, message.merged_patient_key)
+
+
+HANDLERS: dict[str, Handler] = {
+    "osler.study.received.v1": study_received,
+    "osler.patient.updated.v1": patient_updated,
+    "osler.prediction.ready.v1": prediction_ready,
+    "osler.recommendation.ready.v1": recommendation_ready,
+    "osler.registration.ready.v1": registration_ready,
+    "osler.patient.merged.v1": patient_merged,
+}
