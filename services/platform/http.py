@@ -54,6 +54,14 @@ STRICT_CSP: Mapping[str, str] = {
     "form-action": "'self'",
     "frame-ancestors": "'none'",
 }
+# FastAPI's own telemetry records exception messages and arguments, which may hold patient data; `_Tracing` does not.
+_NO_FASTAPI_TELEMETRY = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -78,7 +86,8 @@ def create_app(
     `csp` replaces directives of `STRICT_CSP`; `login_path` is where browsers without a session are sent (empty: they get
     401); `metrics` adds `/metrics`, for doors that only operators reach.
     """
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, **({"openapi_url": None} | fastapi))
+    chosen = {"docs_url": None, "redoc_url": None, "openapi_url": None, "telemetry": _NO_FASTAPI_TELEMETRY} | fastapi
+    app = FastAPI(title=title, **chosen)
     app.state.security = security
     app.state.settings = settings
     app.state.login_path = login_path
