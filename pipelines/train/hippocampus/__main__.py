@@ -84,6 +84,9 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the training cases (about 90 s each on one core).")] = (
         DEFAULTS.epochs
     ),
+    stop_after: Annotated[
+        int, typer.Option(help="End after this many epochs of the schedule (0: all).")
+    ] = DEFAULTS.stop_after,
     batch_size: Annotated[int, typer.Option(help="Crops a step.")] = DEFAULTS.batch_size,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = DEFAULTS.seed,
     threads: Annotated[int, typer.Option(help="CPU threads. Part of the recipe: it changes the last digits.")] = (
@@ -104,7 +107,7 @@ def train(
     """
     if context.invoked_subcommand is not None:
         return
-    recipe = fit.Recipe(epochs=epochs, batch_size=batch_size, seed=seed, threads=threads)
+    recipe = fit.Recipe(epochs=epochs, stop_after=stop_after, batch_size=batch_size, seed=seed, threads=threads)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     try:
         chosen = parse_folds(folds)

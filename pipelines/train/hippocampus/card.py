@@ -40,10 +40,14 @@ def _volume_table(summary: Mapping[str, Any]) -> str:
 
 
 def _size_table(summary: Mapping[str, Any]) -> str:
-    rows = ["| third by volume | cases | expert volume, mm³ | anterior | posterior |", "|---|---|---|---|---|"]
+    rows = [
+        "| third by volume | cases | expert volume, mm³ | Dice anterior | Dice posterior | volume bias, % |",
+        "|---|---|---|---|---|---|",
+    ]
     rows += [
         f"| {name} | {group['cases']} | {group['volume_low_mm3']:.0f} to {group['volume_high_mm3']:.0f} "
-        f"| {_with_interval(group['dice_anterior'])} | {_with_interval(group['dice_posterior'])} |"
+        f"| {_with_interval(group['dice_anterior'])} | {_with_interval(group['dice_posterior'])} "
+        f"| {group['volume_bias_percent']['mean']:+.1f} |"
         for name, group in summary["by_size"].items()
     ]
     return "\n".join(rows)
@@ -72,6 +76,7 @@ def write_card(path: Path, metadata: Mapping[str, Any], summary: Mapping[str, An
         sha256=osler["weights_sha256"],
         training_cases=osler["training_cases"],
         epochs=recipe["epochs"],
+        last_epoch=min(recipe["epochs"], recipe["stop_after"] or recipe["epochs"]),
         batch_size=recipe["batch_size"],
         seed=recipe["seed"],
         cases=summary["cases"],

@@ -179,6 +179,9 @@ def _by_size(figures: Sequence[CaseFigures]) -> dict[str, dict[str, Any]]:
                 "cases": len(group),
                 "volume_low_mm3": group[0].true_total_mm3,
                 "volume_high_mm3": group[-1].true_total_mm3,
+                "volume_bias_percent": mean_with_interval(
+                    [100 * (f.volume_total_mm3 / f.true_total_mm3 - 1) for f in group]
+                ),
                 **{f"dice_{p}": mean_with_interval([getattr(f, f"dice_{p}") for f in group]) for p in PARTS},
             }
     return groups

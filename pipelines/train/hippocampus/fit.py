@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -37,15 +37,27 @@ BALANCE_STRIDE = 3
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a run. `threads` is here because it changes the order of sums, and with it the last digits."""
+    """What decides a run.
+
+    Attributes:
+        epochs: length of the learning-rate schedule in passes over the cases.
+        stop_after: end after this many of them (0: all). The last few change little, for the rate nears zero.
+        threads: part of the recipe, for it changes the order of sums, and with it the last digits.
+    """
 
     epochs: int = 24
+    stop_after: int = 0
     batch_size: int = 2
     peak_learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     average_decay: float = 0.995
     seed: int = 20
     threads: int = 1
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of the last epoch that is run."""
+        return min(self.epochs, self.stop_after) if self.stop_after else self.epochs
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,27 @@ def balance_volume(network: DynUNet, cases: Sequence[Case]) -> float:
     return shift
 
 
+def _epoch(
+    network: torch.nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    loss_of: DiceCELoss,
+    optimizer: torch.optim.Optimizer,
+    after_step: Callable[[], None],
+) -> float:
+    """One pass over the batches; returns the mean loss."""
+    network.train()
+    losses = []
+    for images, labels in batches:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(network(images), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        after_step()
+        losses.append(float(loss.detach()))
+    return float(np.mean(losses))
+
+
 def fit(
     train: Sequence[Case], held_out: Sequence[Case], recipe: Recipe, report: Report, measure_every: int = 4
 ) -> DynUNet:
@@ -143,23 +176,19 @@ def fit(
     )
     rng = np.random.default_rng(recipe.seed)
     variation = augmentation(recipe.seed)
-    for epoch in range(1, recipe.epochs + 1):
+
+    def after_step() -> None:
+        schedule.step()
+        averaged.update_parameters(network)
+
+    last = recipe.last_epoch
+    for epoch in range(1, last + 1):
         started = time.monotonic()
-        network.train()
-        losses = []
-        for images, labels in training_batches(train, variation, recipe.batch_size, rng):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(network(images), labels)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            averaged.update_parameters(network)
-            losses.append(float(loss.detach()))
-        measured = bool(held_out) and (epoch % measure_every == 0 or epoch == recipe.epochs)
+        batches = training_batches(train, variation, recipe.batch_size, rng)
+        loss = _epoch(network, batches, loss_of, optimizer, after_step)
+        measured = bool(held_out) and (epoch % measure_every == 0 or epoch == last)
         dice = mean_dice(averaged.module, held_out) if measured else None
-        seconds = time.monotonic() - started
-        report(Progress(epoch, recipe.epochs, float(np.mean(losses)), seconds, dice), averaged.module)
+        report(Progress(epoch, last, loss, time.monotonic() - started, dice), averaged.module)
     fitted = cast(DynUNet, averaged.module.eval())
     balance_volume(fitted, train[::BALANCE_STRIDE])
     return fitted
