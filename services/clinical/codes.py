@@ -78,6 +78,9 @@ SR_FORM: dict[Concept, tuple[Concept, Concept | None]] = {
     MEAN_ATTENUATION: (MEAN_ATTENUATION, MEAN),
 }
 
+ARTIFICIAL_INTELLIGENCE = Concept(DCM, "123110", "Artificial Intelligence")
+HISTOGRAM_ANALYSIS = Concept(DCM, "123105", "Histogram Analysis")
+
 LESION = Concept(SCT, "52988006", "Lesion")
 NEOPLASM = Concept(SCT, "108369006", "Neoplasm")
 HIPPOCAMPUS = Concept(SCT, "5366008", "Hippocampus")
