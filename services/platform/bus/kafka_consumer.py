@@ -1,0 +1,151 @@
+"""Consumer groups on Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaConfigurationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from kafka.structs import OffsetAndMetadata
+
+from services.platform.bus.log import MALFORMED_EXTENSION, Partition, Record
+from services.platform.errors import ConfigurationError, RetryableError
+from services.platform.events import Event, from_headers
+
+READ_SETTINGS: dict[str, Any] = {
+    "isolation_level": "read_committed",
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "fetch_max_wait_ms": 200,
+    "max_poll_records": 200,
+}
+# A handler may compute for minutes between polls; the client's own thread keeps the heartbeat meanwhile.
+_LONGEST_HANDLING_MS = 60 * 60 * 1000
+_CALL_TIMEOUT_MS = 15_000
+_TAKEN_OVER = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+
+
+class KafkaGroupConsumer:
+    """One member of a group; see `Consumer`."""
+
+    def __init__(self, connection: Mapping[str, Any], group: str, topics: Sequence[str]) -> None:
+        self._consumer = KafkaConsumer(
+            *sorted(topics),
+            **connection,
+            **READ_SETTINGS,
+            group_id=group,
+            max_poll_interval_ms=_LONGEST_HANDLING_MS,
+            session_timeout_ms=15_000,
+        )
+        # Of each partition: the offset after the last record given out, and after the last one done.
+        self._given: dict[TopicPartition, int] = {}
+        self._done: dict[TopicPartition, int] = {}
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        with kafka_faults():
+            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+            for place, records in polled.items():
+                self._given[place] = records[-1].offset + 1
+            if not polled:
+                self._commit(self._passed_markers())
+        return [record_of(record) for records in polled.values() for record in records]
+
+    def commit(self, records: Sequence[Record]) -> None:
+        ends: dict[TopicPartition, int] = {}
+        for record in records:
+            place = TopicPartition(*record.place)
+            ends[place] = max(ends.get(place, 0), record.offset + 1)
+        with kafka_faults():
+            self._commit(ends)
+
+    def pause(self, places: Collection[Partition]) -> None:
+        wanted = {TopicPartition(*place) for place in places} & self._consumer.assignment()
+        paused = self._consumer.paused()
+        self._consumer.resume(*(paused - wanted))
+        self._consumer.pause(*(wanted - paused))
+
+    def assignment(self) -> set[Partition]:
+        return {(place.topic, place.partition) for place in self._consumer.assignment()}
+
+    def caught_up(self) -> bool:
+        with kafka_faults():
+            places = self._consumer.assignment()
+            if not places:
+                return False
+            ends = self._consumer.end_offsets(list(places), timeout_ms=_CALL_TIMEOUT_MS)
+            return all(self._position(place) >= end for place, end in ends.items())
+
+    def close(self) -> None:
+        with kafka_faults():
+            self._consumer.close(autocommit=False, timeout_ms=_CALL_TIMEOUT_MS)
+
+    def _commit(self, ends: Mapping[TopicPartition, int]) -> None:
+        held = self._consumer.assignment()
+        offsets = {place: OffsetAndMetadata(end, "", -1) for place, end in ends.items() if place in held}
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets, timeout_ms=_CALL_TIMEOUT_MS)
+        except _TAKEN_OVER:
+            return  # the records come again to the member that has the partition now
+        self._done.update(ends)
+
+    def _passed_markers(self) -> dict[TopicPartition, int]:
+        """Positions that moved on over transaction markers alone, so that the lag of an idle group is zero."""
+        places = [place for place in self._consumer.assignment() if self._given.get(place) is not None]
+        idle = [place for place in places if self._done.get(place, -1) >= self._given[place]]
+        positions = {place: self._position(place) for place in idle}
+        return {place: position for place, position in positions.items() if position > self._done[place]}
+
+    def _position(self, place: TopicPartition) -> int:
+        try:
+            return int(self._consumer.position(place, timeout_ms=_CALL_TIMEOUT_MS) or 0)
+        except IllegalStateError:
+            return -1  # taken away meanwhile
+
+
+def record_of(record: Any) -> Record:
+    """A Kafka record as ours. One that is no CloudEvent is given out marked, so that its reader can refuse it."""
+    headers = [(name, value or b"") for name, value in record.headers]
+    value = record.value or b""
+    try:
+        event = from_headers(headers, value)
+    except ValueError as error:
+        event = _foreign(record, value, str(error))
+    return Record(record.topic, record.partition, record.offset, event)
+
+
+def _foreign(record: Any, value: bytes, problem: str) -> Event:
+    at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    return Event(
+        id=f"{record.topic}-{record.partition}-{record.offset}",
+        type=record.topic,
+        source="/unknown",
+        key="",
+        data=value,
+        time=at,
+        known_time=at,
+        extensions={MALFORMED_EXTENSION: problem},
+    )
+
+
+@contextmanager
+def kafka_faults() -> Iterator[None]:
+    """Brokers that are down, slow or changing leaders come out as RetryableError."""
+    try:
+        yield
+    except KafkaConfigurationError as error:
+        raise ConfigurationError(f"bus.security or bus.bootstrap_servers: {error}") from error
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise RetryableError(f"Kafka: {type(error).__name__}: check that the brokers run and can be reached") from error

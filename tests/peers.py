@@ -1,0 +1,103 @@
+"""Real peers for the contract and end-to-end tests: a Kafka broker and a PostgreSQL server on loopback.
+
+A machine without them skips these tests and says how to get them; OSLER_REQUIRE_PEERS=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_FROM_DEBIAN = Path("/usr/lib/postgresql")
+
+
+def require_or_skip(reason: str) -> NoReturn:
+    """Ends a test whose peer is missing: skips it, or fails it when OSLER_REQUIRE_PEERS=1."""
+    if os.environ.get("OSLER_REQUIRE_PEERS") == "1":
+        pytest.fail(f"OSLER_REQUIRE_PEERS=1, but: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:
+    """Returns once a server listens. Raises RuntimeError with the end of its log when it dies or stays silent."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"{process.args!r} does not listen on port {port}:\n{log.read_text()[-3000:]}")
+
+
+class PostgresServer:
+    """A throw-away PostgreSQL cluster. `initdb` refuses root, so root runs it as the user nobody."""
+
+    def __init__(self, folder: Path) -> None:
+        binaries = sorted(_FROM_DEBIAN.glob("*/bin/initdb"), key=lambda path: int(path.parents[1].name))
+        found = str(binaries[-1]) if binaries else shutil.which("initdb")
+        if found is None:
+            require_or_skip("no PostgreSQL server: apt-get install postgresql")
+        self._binaries = Path(found).resolve().parent
+        self._folder = folder
+        self._data = folder / "data"
+        self._log = folder / "postgres.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(folder, "nobody")
+        self._run(
+            "initdb", "-D", str(self._data), "-U", "osler", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+        )
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self._as_user(),
+                    str(self._binaries / "postgres"),
+                    *("-D", str(self._data), "-p", str(self.port), "-k", str(self._folder)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        wait_for_port(self.port, self._process, self._log)
+
+    def stop(self, *, how: str = "fast") -> None:
+        """Stops the server; "immediate" is as good as a crash."""
+        if self._process is not None:
+            self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "stop")
+            self._process.wait()
+            self._process = None
+
+    def fresh_database(self) -> str:
+        """Makes an empty database and returns its SQLAlchemy URL."""
+        name = f"test_{secrets.token_hex(6)}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "osler", name)
+        return f"postgresql+psycopg://osler@127.0.0.1:{self.port}/{name}"
+
+    def _as_user(self) -> list[str]:
+        return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as_user(), str(self._binaries / program), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+        if result.returncode != 0:
+            raise RuntimeError(f"{program} failed: {result.stderr[-2000:]}")
