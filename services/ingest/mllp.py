@@ -1,0 +1,156 @@
+"""HL7 v2 listener: MLLP over TCP, original acknowledgement mode, one answer for each message in its order.
+
+Source: HL7 v2.5.1 section 2.9.2 (original mode); MLLP Release 1 (services/ingest/mllp_framing.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+from services.ingest import hl7v2
+from services.ingest.mllp_framing import Deframer, Frame, frame
+from services.ingest.records import HL7_DOOR, Records
+from services.platform.errors import RefusedError, RetryableError
+
+_READ_BYTES = 64 * 1024
+_STOP_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+def answer(records: Records, content: bytes) -> bytes:
+    """Takes in one message and returns its acknowledgement: AA when kept (or kept before), AE or AR when refused.
+
+    A refused message is quarantined first. AR with error 207 asks the sender to send it again later.
+    """
+    control_id = uuid.uuid4().hex[:20]
+    try:
+        records.take_message(content)
+    except RefusedError as error:
+        with contextlib.suppress(RetryableError):
+            records.refuse(HL7_DOOR, content, error)
+            return hl7v2.acknowledge(content, control_id, refused=error)
+    except RetryableError as error:
+        _log.warning("HL7 v2 message not taken in now: %s", error)
+    else:
+        return hl7v2.acknowledge(content, control_id)
+    return hl7v2.acknowledge(content, control_id, retry=True)
+
+
+_FAULTS = {
+    "truncated_frame": "the connection or the next message came before the end of the message",
+    "outside_frame": "text outside an MLLP frame",
+    "oversized": "the message is larger than hl7.max_message_kb; only its beginning was kept",
+}
+
+
+class MllpListener:
+    """`services.platform.room.Background` around an asyncio server in a thread of its own.
+
+    `port` 0 picks a free one; after `start`, `port` is the real one. `limit`: bytes of one message.
+    """
+
+    def __init__(self, records: Records, host: str, port: int, limit: int) -> None:
+        self._records = records
+        self._host, self.port, self._limit = host, port, limit
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event | None = None
+        # The database takes one writer at a time; a few threads keep slow parsing from holding up other senders.
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="mllp")
+
+    def start(self) -> None:
+        """Listens. Raises OSError when the port is taken."""
+        ready: list[OSError | None] = []
+        up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(up, ready)), name="mllp", daemon=True)
+        self._thread.start()
+        up.wait()
+        if ready and ready[0] is not None:
+            raise ready[0]
+
+    def stop(self) -> None:
+        """Stops listening; messages being taken in are finished and answered."""
+        if self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+        self._pool.shutdown(wait=False)
+
+    async def _serve(self, up: threading.Event, ready: list[OSError | None]) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        try:
+            server = await asyncio.start_server(self._connected, self._host, self.port)
+        except OSError as error:
+            ready.append(error)
+            return
+        finally:
+            if ready:
+                up.set()
+        self.port = server.sockets[0].getsockname()[1]
+        ready.append(None)
+        up.set()
+        async with server:
+            await self._stopping.wait()
+            server.close()
+            if self._connections:
+                await asyncio.wait(self._connections, timeout=_STOP_S / 2)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+        deframer = Deframer(self._limit)
+        try:
+            while data := await self._next(reader):
+                for piece in deframer.feed(data):
+                    await self._reply(piece, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            _log.info("HL7 v2 sender went away")
+        finally:
+            for piece in deframer.close():
+                await self._keep_fault(piece)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _next(self, reader: asyncio.StreamReader) -> bytes:
+        """The next bytes; b"" at the end of the stream or of the listener."""
+        assert self._stopping is not None
+        reading = asyncio.ensure_future(reader.read(_READ_BYTES))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if reading.done():
+            return reading.result()
+        reading.cancel()
+        return b""
+
+    async def _reply(self, piece: Frame, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        if not piece.fault:
+            ack = await loop.run_in_executor(self._pool, answer, self._records, piece.content)
+        else:
+            await self._keep_fault(piece)
+            # Only the oversized message was one: the sender of a fragment does not wait for an answer.
+            if piece.fault != "oversized":
+                return
+            refused = RefusedError("hl7v2.oversized", _FAULTS["oversized"])
+            ack = hl7v2.acknowledge(piece.content, uuid.uuid4().hex[:20], refused=refused)
+        writer.write(frame(ack))
+        await writer.drain()
+
+    async def _keep_fault(self, piece: Frame) -> None:
+        error = RefusedError(f"hl7v2.{piece.fault}", _FAULTS[piece.fault], remedy="send the message again")
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._pool, self._records.refuse, HL7_DOOR, piece.content, error)
+        except RetryableError as fault:
+            _log.warning("a broken HL7 v2 frame could not be kept: %s", fault)

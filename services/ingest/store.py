@@ -1,0 +1,339 @@
+"""The archive's index and the record of what came in: the only SQL of this room.
+
+Names and birth dates are in here for authorised queries (QIDO-RS, C-FIND) and go nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from services.ingest.dicom_file import InstanceHeader
+from services.platform.database import UtcDateTime, room_metadata
+from services.platform.errors import RefusedError
+from services.platform.outbox import insert_new
+
+metadata = room_metadata()
+
+STUDY = Table(
+    "ingest_study",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("patient_key", String(32), nullable=False, index=True),
+    Column("patient_id", Text, nullable=False, index=True),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    # Case-folded, for matching only; the name as sent is in attributes_json.
+    Column("patient_name", Text, nullable=False),
+    Column("patient_birth_date", String(16), nullable=False),
+    Column("patient_sex", String(16), nullable=False),
+    Column("study_date", String(16), nullable=False, index=True),
+    Column("study_clock", String(16), nullable=False),
+    Column("study_time", UtcDateTime),
+    Column("accession_number", Text, nullable=False, index=True),
+    Column("study_id", Text, nullable=False),
+    Column("study_description", Text, nullable=False),
+    Column("referring_physician", Text, nullable=False),
+    Column("attributes_json", Text, nullable=False),
+    Column("expected_instances", Integer),
+    Column("complete", Boolean, nullable=False),
+    Column("completion_reason", Integer, nullable=False),
+    # Announced so often; 0 is never.
+    Column("revision", Integer, nullable=False),
+    # Grows with every instance: a manifest made from an older state is not announced.
+    Column("version", Integer, nullable=False),
+    Column("first_received_at", UtcDateTime, nullable=False),
+    Column("last_received_at", UtcDateTime, nullable=False),
+    Index("ix_ingest_study_open", "complete", "last_received_at"),
+)
+
+SERIES = Table(
+    "ingest_series",
+    metadata,
+    Column("series_uid", String(64), primary_key=True),
+    Column("study_uid", String(64), ForeignKey("ingest_study.study_uid"), nullable=False, index=True),
+    Column("modality", String(16), nullable=False),
+    Column("series_number", String(16), nullable=False),
+    Column("series_description", Text, nullable=False),
+    Column("body_part", Text, nullable=False),
+    Column("series_date", String(16), nullable=False),
+    Column("frame_of_reference_uid", String(64), nullable=False),
+    Column("derived", Boolean, nullable=False),
+    Column("attributes_json", Text, nullable=False),
+)
+
+INSTANCE = Table(
+    "ingest_instance",
+    metadata,
+    Column("sop_uid", String(64), primary_key=True),
+    Column("series_uid", String(64), ForeignKey("ingest_series.series_uid"), nullable=False, index=True),
+    Column("study_uid", String(64), ForeignKey("ingest_study.study_uid"), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("instance_number", String(16), nullable=False),
+    Column("content_uri", Text, nullable=False),
+    Column("content_sha256", String(64), nullable=False),
+    Column("content_size", BigInteger, nullable=False),
+    Column("data_set_sha256", String(64), nullable=False),
+    Column("derived", Boolean, nullable=False),
+    Column("committed", Boolean, nullable=False),
+    Column("attributes_json", Text, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+
+RECORD = Table(
+    "ingest_record",
+    metadata,
+    Column("patient_key", String(32), primary_key=True),
+    Column("content_sha256", String(64), primary_key=True),
+    Column("format", Integer, nullable=False),
+    Column("record_type", String(64), nullable=False),
+    Column("event_id", String(64), nullable=False),
+    Column("content_uri", Text, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+
+TABLES: Mapping[str, Table] = {"study": STUDY, "series": SERIES, "instance": INSTANCE}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Where an instance is kept. `sha256` is "" for one in a foreign archive."""
+
+    uri: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """What decides whether a study is complete; see `completion.py`. Counts are of instances not made by Osler."""
+
+    study_uid: str
+    instances: int
+    committed: int
+    expected: int | None
+    complete: bool
+    last_received_at: datetime
+
+
+def find_instance(session: Session, sop_uid: str) -> Row[Any] | None:
+    """The index row of an instance."""
+    return session.execute(select(INSTANCE).where(INSTANCE.c.sop_uid == sop_uid)).one_or_none()
+
+
+def add_instance(
+    session: Session, header: InstanceHeader, patient_key: str, content: Content, now: datetime, *, derived: bool
+) -> bool:
+    """Indexes an instance; False when its SOP instance is there already. Reopens a complete study, unless `derived`.
+
+    Raises RefusedError `dicom.contradictory_patient` or `dicom.contradictory_series` when the study or the series is
+    known with another patient or in another study.
+    """
+    if find_instance(session, header.sop_instance_uid) is not None:
+        return False
+    _ensure_study(session, header, patient_key, now, complete=derived)
+    _ensure_series(session, header, derived)
+    row = {
+        "sop_uid": header.sop_instance_uid,
+        "series_uid": header.series_instance_uid,
+        "study_uid": header.study_instance_uid,
+        "sop_class_uid": header.sop_class_uid,
+        "transfer_syntax_uid": header.transfer_syntax_uid,
+        "instance_number": header.text("instance", "InstanceNumber")[:16],
+        "content_uri": content.uri,
+        "content_sha256": content.sha256,
+        "content_size": content.size_bytes,
+        "data_set_sha256": header.data_set_sha256,
+        "derived": derived,
+        "committed": False,
+        "attributes_json": json.dumps(header.attributes["instance"]),
+        "received_at": now,
+    }
+    if not insert_new(session, INSTANCE, [row]):
+        return False
+    if not derived:
+        values: dict[str, Any] = {"complete": False, "version": STUDY.c.version + 1, "last_received_at": now}
+        if header.expected_instances is not None:
+            values["expected_instances"] = header.expected_instances
+        session.execute(update(STUDY).where(STUDY.c.study_uid == header.study_instance_uid).values(values))
+    return True
+
+
+def _ensure_study(session: Session, header: InstanceHeader, patient_key: str, now: datetime, *, complete: bool) -> None:
+    row = {
+        "study_uid": header.study_instance_uid,
+        "patient_key": patient_key,
+        "patient_id": header.patient_id,
+        "issuer_of_patient_id": header.issuer_of_patient_id,
+        "patient_name": header.text("study", "PatientName").casefold(),
+        "patient_birth_date": header.text("study", "PatientBirthDate")[:16],
+        "patient_sex": header.text("study", "PatientSex")[:16],
+        "study_date": header.text("study", "StudyDate")[:16],
+        "study_clock": header.text("study", "StudyTime").split(".")[0].replace(":", "")[:16],
+        "study_time": header.study_time,
+        "accession_number": header.text("study", "AccessionNumber"),
+        "study_id": header.text("study", "StudyID"),
+        "study_description": header.text("study", "StudyDescription"),
+        "referring_physician": header.text("study", "ReferringPhysicianName").casefold(),
+        "attributes_json": json.dumps(header.attributes["study"]),
+        "expected_instances": header.expected_instances,
+        "complete": complete,
+        "completion_reason": 0,
+        "revision": 0,
+        "version": 0,
+        "first_received_at": now,
+        "last_received_at": now,
+    }
+    insert_new(session, STUDY, [row])
+    known = session.scalar(select(STUDY.c.patient_key).where(STUDY.c.study_uid == header.study_instance_uid))
+    if known != patient_key:
+        raise RefusedError(
+            "dicom.contradictory_patient",
+            "the study is stored with another PatientID or issuer",
+            missing=["(0010,0020) PatientID"],
+            remedy="correct the patient at the sender, or split the study",
+            subject=header.sop_instance_uid,
+        )
+
+
+def _ensure_series(session: Session, header: InstanceHeader, derived: bool) -> None:
+    row = {
+        "series_uid": header.series_instance_uid,
+        "study_uid": header.study_instance_uid,
+        "modality": header.text("series", "Modality")[:16],
+        "series_number": header.text("series", "SeriesNumber")[:16],
+        "series_description": header.text("series", "SeriesDescription"),
+        "body_part": header.text("series", "BodyPartExamined"),
+        "series_date": header.text("series", "SeriesDate")[:16],
+        "frame_of_reference_uid": header.text("series", "FrameOfReferenceUID")[:64],
+        "derived": derived,
+        "attributes_json": json.dumps(header.attributes["series"]),
+    }
+    insert_new(session, SERIES, [row])
+    known = session.scalar(select(SERIES.c.study_uid).where(SERIES.c.series_uid == header.series_instance_uid))
+    if known != header.study_instance_uid:
+        raise RefusedError(
+            "dicom.contradictory_series",
+            "the series is stored in another study",
+            missing=["(0020,000E) SeriesInstanceUID"],
+            remedy="give the series a UID of its own at the sender",
+            subject=header.sop_instance_uid,
+        )
+
+
+def open_studies(session: Session) -> list[StudyState]:
+    """Studies that wait for completion, the longest waiting first."""
+    query = select(STUDY.c.study_uid).where(STUDY.c.complete.is_(False)).order_by(STUDY.c.last_received_at)
+    states = [study_state(session, uid) for uid in session.scalars(query)]
+    return [state for state in states if state is not None]
+
+
+def study_state(session: Session, study_uid: str) -> StudyState | None:
+    """The state of one study; None when it is unknown."""
+    study = session.execute(select(STUDY).where(STUDY.c.study_uid == study_uid)).one_or_none()
+    if study is None:
+        return None
+    own = select(func.count()).where(INSTANCE.c.study_uid == study_uid, INSTANCE.c.derived.is_(False))
+    return StudyState(
+        study_uid=study_uid,
+        instances=session.scalar(own) or 0,
+        committed=session.scalar(own.where(INSTANCE.c.committed.is_(True))) or 0,
+        expected=study.expected_instances,
+        complete=study.complete,
+        last_received_at=study.last_received_at,
+    )
+
+
+def study_rows(session: Session, study_uid: str) -> tuple[Row[Any], Sequence[Row[Any]], Sequence[Row[Any]]] | None:
+    """(study, its series, its instances) in a stable order; None when the study is unknown."""
+    study = session.execute(select(STUDY).where(STUDY.c.study_uid == study_uid)).one_or_none()
+    if study is None:
+        return None
+    series = session.execute(select(SERIES).where(SERIES.c.study_uid == study_uid).order_by(SERIES.c.series_uid)).all()
+    instances = session.execute(
+        select(INSTANCE).where(INSTANCE.c.study_uid == study_uid).order_by(INSTANCE.c.series_uid, INSTANCE.c.sop_uid)
+    ).all()
+    return study, series, instances
+
+
+def mark_complete(session: Session, study_uid: str, *, version: int, revision: int, reason: int) -> bool:
+    """Marks a study complete; False when it changed since `version` was read, or is complete already."""
+    statement = (
+        update(STUDY)
+        .where(STUDY.c.study_uid == study_uid, STUDY.c.version == version, STUDY.c.complete.is_(False))
+        .values(complete=True, revision=revision, completion_reason=reason)
+    )
+    return session.connection().execute(statement).rowcount == 1
+
+
+def commit_instances(session: Session, wanted: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Marks (SOP class, SOP instance) pairs as committed to; (stored, not stored with that class)."""
+    stored, failed = [], []
+    for sop_class_uid, sop_uid in wanted:
+        row = find_instance(session, sop_uid)
+        if row is None or row.sop_class_uid != sop_class_uid:
+            failed.append(sop_uid)
+            continue
+        stored.append(sop_uid)
+        session.execute(update(INSTANCE).where(INSTANCE.c.sop_uid == sop_uid).values(committed=True))
+    return stored, failed
+
+
+def studies_of(session: Session, sop_uids: Sequence[str]) -> set[str]:
+    """The studies that hold these instances."""
+    return set(session.scalars(select(INSTANCE.c.study_uid).where(INSTANCE.c.sop_uid.in_(sop_uids)).distinct()))
+
+
+def list_studies(session: Session, patient_key: str, limit: int, offset: int) -> list[str]:
+    """Study UIDs, newest first; of one patient when `patient_key` is given."""
+    query = select(STUDY.c.study_uid).order_by(STUDY.c.first_received_at.desc(), STUDY.c.study_uid)
+    if patient_key:
+        query = query.where(STUDY.c.patient_key == patient_key)
+    return list(session.scalars(query.limit(limit).offset(offset)))
+
+
+def instance_rows(session: Session, study_uid: str, series_uid: str = "", sop_uid: str = "") -> Sequence[Row[Any]]:
+    """Instances of a study, of one of its series, or one instance; in image order."""
+    query = select(INSTANCE).where(INSTANCE.c.study_uid == study_uid)
+    if series_uid:
+        query = query.where(INSTANCE.c.series_uid == series_uid)
+    if sop_uid:
+        query = query.where(INSTANCE.c.sop_uid == sop_uid)
+    order = (INSTANCE.c.series_uid, func.length(INSTANCE.c.instance_number), INSTANCE.c.instance_number)
+    return session.execute(query.order_by(*order, INSTANCE.c.sop_uid)).all()
+
+
+def add_record(
+    session: Session, *, patient_key: str, content: Content, format: int, record_type: str, event_id: str, now: datetime
+) -> bool:
+    """Notes a record; False when the same content of the same patient came before."""
+    row = {
+        "patient_key": patient_key,
+        "content_sha256": content.sha256,
+        "format": format,
+        "record_type": record_type[:64],
+        "event_id": event_id,
+        "content_uri": content.uri,
+        "received_at": now,
+    }
+    return bool(insert_new(session, RECORD, [row]))
