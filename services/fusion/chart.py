@@ -45,7 +45,7 @@ def read_chart(content: bytes, *, received_at: datetime, event_id: str = "") -> 
     """
     document = fhir.read(content)
     references = References(document.entries)
-    patient = _one_patient(document.entries, references)
+    patients = _one_patient(document.entries, references)
     context = Context(received_at, event_id, references)
     facts: list[Fact] = []
     demographics: list[DemographicFact] = []
@@ -62,7 +62,7 @@ def read_chart(content: bytes, *, received_at: datetime, event_id: str = "") -> 
     accounted: Counter[str] = Counter({"refused": len(refusals)} if refusals else {})
     for entry in document.entries:
         try:
-            _guard_subject(entry, patient, references)
+            _guard_subject(entry, patients, references)
             if entry.type == "Patient":
                 demographics.append(_demographics(entry, context))
             else:
@@ -86,22 +86,28 @@ def _subject(entry: Entry, references: References) -> str:
     return ""
 
 
-def _one_patient(entries: Sequence[Entry], references: References) -> str:
-    patients = {entry.reference for entry in entries if entry.type == "Patient"}
-    if not patients:
-        patients = {subject for entry in entries if (subject := _subject(entry, references))}
-    if len(patients) > 1:
+def _one_patient(entries: Sequence[Entry], references: References) -> frozenset[str]:
+    """The references that mean the document's patient. Patient resources that share an identifier are one patient."""
+    patients = {entry.reference: _identifiers(entry) for entry in entries if entry.type == "Patient"}
+    shared = len(patients) > 1 and bool(frozenset.intersection(*patients.values()))
+    names = frozenset(patients) or frozenset(name for entry in entries if (name := _subject(entry, references)))
+    if len(names) > 1 and not shared:
         raise RefusedError(
             "fhir.several_patients",
-            f"the document is about {len(patients)} patients; one is expected",
+            f"the document is about {len(names)} patients; one is expected",
             remedy="send one document for each patient",
         )
-    return next(iter(patients), "")
+    return names
 
 
-def _guard_subject(entry: Entry, patient: str, references: References) -> None:
+def _identifiers(entry: Entry) -> frozenset[tuple[str, str]]:
+    rows = map(fhir.as_dict, fhir.as_list(entry.resource.get("identifier")))
+    return frozenset((str(row.get("system") or ""), str(row["value"])) for row in rows if row.get("value"))
+
+
+def _guard_subject(entry: Entry, patients: frozenset[str], references: References) -> None:
     subject = _subject(entry, references)
-    if subject and patient and subject != patient:
+    if subject and patients and subject not in patients:
         raise RefusedError(
             "fhir.wrong_subject",
             "the resource refers to another patient than the document is about",

@@ -101,6 +101,14 @@ class CodeSet:
         )
 
 
+@lru_cache(maxsize=16_384)
+def _holds_words(wanted: tuple[tuple[str, ...], ...], text: str) -> bool:
+    tokens = _WORD.findall(text.lower())
+    return any(
+        tokens[i : i + len(words)] == list(words) for words in wanted for i in range(len(tokens) - len(words) + 1)
+    )
+
+
 @lru_cache(maxsize=1)
 def _aliases() -> Mapping[str, str]:
     table = _load("systems.yaml")["systems"]

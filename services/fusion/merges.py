@@ -1,0 +1,42 @@
+"""Which keys are one patient. Merges are links that can be undone: no fact ever changes its key.
+
+HL7 v2.5.1 chapter 3, section 3.3.40 (A40, merge patient).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, order=True)
+class Merge:
+    """`merged` is the same person as `surviving`, since `at`; `undone_at` when that was taken back."""
+
+    at: datetime
+    merged: str
+    surviving: str
+    undone_at: datetime | None = None
+
+
+def survivors(merges: Iterable[Merge]) -> dict[str, str]:
+    """Each merged key -> the key that survives in the end. The order in which merges arrive does not matter.
+
+    Chains are followed. When a later merge names as merged the key that survived before, it turns the earlier one round.
+    """
+    parent: dict[str, str] = {}
+    standing = sorted((m.at, m.merged, m.surviving) for m in merges if m.undone_at is None and m.merged != m.surviving)
+    for _, merged, surviving in standing:
+        if _root(parent, surviving) == merged:
+            parent.pop(surviving, None)
+        if _root(parent, surviving) == merged:
+            continue
+        parent[merged] = surviving
+    return {key: _root(parent, key) for key in parent}
+
+
+def _root(parent: dict[str, str], key: str) -> str:
+    while key in parent:
+        key = parent[key]
+    return key

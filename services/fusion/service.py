@@ -1,0 +1,111 @@
+"""gRPC: the timeline, the features as of a date, the snapshot, the patients."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import Message
+from osler.fusion.v1 import fusion_pb2, fusion_pb2_grpc
+
+from services.fusion import store
+from services.fusion.demographics import settle
+from services.fusion.features import compute_features
+from services.fusion.timeline import build_timeline
+from services.platform.blobs import BlobStore
+from services.platform.database import Database
+from services.platform.errors import RefusedError
+from services.platform.rpc import NotFoundError
+
+DEFAULT_PAGE = 100
+
+
+class FusionService(fusion_pb2_grpc.FusionServiceServicer):
+    """`osler.fusion.v1.FusionService`. Any key of a merged patient answers for the patient who survives."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def GetTimeline(  # noqa: N802 - named by the contract
+        self, request: fusion_pb2.GetTimelineRequest, context: Any
+    ) -> Iterator[fusion_pb2.GetTimelineResponse]:
+        """Streams the entries, oldest first, filtered by kind and effective time, as known at `as_of`."""
+        held = self._held(request.patient_key)
+        start, end, as_of = (_time(request, name) for name in ("from", "to", "as_of"))
+        kinds = set(request.kinds)
+        for entry in build_timeline(held.patient_key, held.facts, as_of):
+            at = entry.effective_at if entry.HasField("effective_at") else entry.known_at
+            happened = at.ToDatetime(UTC)
+            if kinds and entry.kind not in kinds:
+                continue
+            if (start is None or happened >= start) and (end is None or happened <= end):
+                yield fusion_pb2.GetTimelineResponse(entry=entry)
+
+    def GetFeatures(  # noqa: N802 - named by the contract
+        self, request: fusion_pb2.GetFeaturesRequest, context: Any
+    ) -> fusion_pb2.GetFeaturesResponse:
+        """The features as they could have been known at `as_of`; now when absent."""
+        held = self._held(request.patient_key)
+        as_of = _time(request, "as_of") or datetime.now(UTC)
+        entries = build_timeline(held.patient_key, held.facts, as_of)
+        who = settle(held.demographics) if held.demographics else None
+        return fusion_pb2.GetFeaturesResponse(features=compute_features(entries, as_of, request.feature_set, who))
+
+    def GetSnapshot(  # noqa: N802 - named by the contract
+        self, request: fusion_pb2.GetSnapshotRequest, context: Any
+    ) -> fusion_pb2.GetSnapshotResponse:
+        """The latest snapshot."""
+        with self._database.session() as session:
+            reference = store.get_snapshot(session, request.patient_key)
+        if reference is None:
+            raise _unknown()
+        snapshot = fusion_pb2.PatientSnapshot.FromString(self._blobs.get(reference))
+        return fusion_pb2.GetSnapshotResponse(snapshot=snapshot)
+
+    def ListPatients(  # noqa: N802 - named by the contract
+        self, request: fusion_pb2.ListPatientsRequest, context: Any
+    ) -> fusion_pb2.ListPatientsResponse:
+        """Patients by key, a page at a time. Raises RefusedError `page_token.malformed`."""
+        size = request.page_size or DEFAULT_PAGE
+        with self._database.session() as session:
+            rows = store.list_patients(session, _decode(request.page_token), size + 1)
+        response = fusion_pb2.ListPatientsResponse()
+        for row in rows[:size]:
+            summary = response.patients.add(
+                patient_key=row.patient_key,
+                demographics=row.demographics,
+                revision=row.revision,
+                entry_count=row.entry_count,
+            )
+            summary.updated_at.FromDatetime(row.updated_at.replace(tzinfo=None))
+        if len(rows) > size:
+            response.next_page_token = base64.urlsafe_b64encode(rows[size - 1].patient_key.encode()).decode()
+        return response
+
+    def _held(self, patient_key: str) -> store.Held:
+        with self._database.session() as session:
+            held = store.load(session, patient_key)
+        if held.as_of is None:
+            raise _unknown()
+        return held
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("no patient is known by this key")
+
+
+def _time(request: Message, name: str) -> datetime | None:
+    return getattr(request, name).ToDatetime(UTC) if request.HasField(name) else None
+
+
+def _decode(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token.encode()).decode() if token else ""
+    except (binascii.Error, ValueError):
+        raise RefusedError(
+            "page_token.malformed", "the page token is not one that this service gave", remedy="start without a token"
+        ) from None

@@ -1,0 +1,37 @@
+"""One patient as known now: the whole timeline, the features of the default set, and what was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from osler.common.v1 import common_pb2
+from osler.fusion.v1 import fusion_pb2
+
+from services.fusion.demographics import contradictions, settle
+from services.fusion.facts import DemographicFact, Fact
+from services.fusion.features import compute_features
+from services.fusion.timeline import build_timeline
+
+
+def build_snapshot(
+    patient_key: str,
+    revision: int,
+    facts: Sequence[Fact],
+    demographics: Sequence[DemographicFact],
+    refusals: Sequence[common_pb2.Refusal],
+    as_of: datetime,
+) -> fusion_pb2.PatientSnapshot:
+    """The snapshot at `as_of`: the receipt of the latest record, so that a replay gives the same bytes."""
+    who = settle(demographics)
+    entries = build_timeline(patient_key, facts)
+    snapshot = fusion_pb2.PatientSnapshot(
+        patient_key=patient_key,
+        revision=revision,
+        demographics=who,
+        entries=entries,
+        features=compute_features(entries, as_of, "", who if demographics else None),
+        refusals=[*refusals, *contradictions(demographics)],
+    )
+    snapshot.as_of.FromDatetime(as_of.astimezone(UTC).replace(tzinfo=None))
+    return snapshot

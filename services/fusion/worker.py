@@ -1,0 +1,183 @@
+"""Event handlers: records, studies, findings and registrations become facts; each change gives a new snapshot."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+from osler.events.v1 import events_pb2
+from osler.ingest.v1 import ingest_pb2
+
+from services.fusion import findings, store
+from services.fusion.chart import read_chart
+from services.fusion.facts import Reading
+from services.fusion.laboratory import read_message
+from services.fusion.merges import Merge
+from services.fusion.snapshot import build_snapshot
+from services.fusion.store import Source
+from services.platform.blobs import BlobStore
+from services.platform.errors import RefusedError
+from services.platform.events import Event, event_id, pack
+from services.platform.room import Effect, Handler, Transaction
+
+ROOM = "fusion"
+SNAPSHOT_TYPE = "application/protobuf"
+
+
+def record_received(blobs: BlobStore) -> Handler:
+    """Handles `osler.record.received.v1`: a FHIR document or an HL7 v2 message of one patient."""
+
+    def handle(event: Event, message: events_pb2.RecordReceived) -> Effect:
+        content = blobs.get(message.content)
+        received_at = _time(message.received_at, event)
+        if message.format == ingest_pb2.RECORD_FORMAT_FHIR_R4:
+            reading = read_chart(content, received_at=received_at, event_id=event.id)
+        elif message.format == ingest_pb2.RECORD_FORMAT_HL7V2:
+            reading = read_message(content, received_at=received_at, event_id=event.id)
+        else:
+            raise RefusedError(
+                "record.unknown_format",
+                "the record is neither FHIR R4 nor HL7 v2",
+                remedy="announce the record with its format",
+                subject=event.id,
+            )
+        source = Source(f"record:{message.content.sha256 or event.id}", received_at, event.id)
+        return _effect(blobs, event, message.patient_key, reading, source)
+
+    return handle
+
+
+def study_received(blobs: BlobStore) -> Handler:
+    """Handles `osler.study.received.v1`: a stored study."""
+
+    def handle(event: Event, message: events_pb2.StudyReceived) -> Effect:
+        try:
+            manifest = ingest_pb2.StudyManifest.FromString(blobs.get(message.manifest))
+        except DecodeError as error:
+            raise RefusedError(
+                "study.manifest_unreadable",
+                "the blob that the event refers to is no study manifest",
+                remedy="announce the study again from ingest",
+                subject=event.id,
+            ) from error
+        if manifest.patient_key != message.patient_key:
+            raise _wrong_patient(event)
+        reading = findings.study_facts(manifest, known_at=event.known_time, event_id=event.id)
+        origin = f"study:{manifest.study_instance_uid}"
+        source = Source(origin, event.known_time, event.id, manifest.revision)
+        return _effect(blobs, event, message.patient_key, reading, source)
+
+    return handle
+
+
+def findings_ready(blobs: BlobStore) -> Handler:
+    """Handles `osler.findings.ready.v1`: the findings of one analysis."""
+
+    def handle(event: Event, message: events_pb2.FindingsReady) -> Effect:
+        study = message.findings
+        reading = findings.finding_facts(study, known_at=event.known_time, event_id=event.id)
+        source = Source(f"findings:{study.study_instance_uid}", event.known_time, event.id, study.study_revision)
+        return _effect(blobs, event, study.patient_key, reading, source)
+
+    return handle
+
+
+def registration_ready(blobs: BlobStore) -> Handler:
+    """Handles `osler.registration.ready.v1`: a registration, refused ones included."""
+
+    def handle(event: Event, message: events_pb2.RegistrationReady) -> Effect:
+        registration = message.registration
+        reading = findings.registration_facts(registration, known_at=event.known_time, event_id=event.id)
+        pair = registration.pair
+        origin = f"registration:{pair.fixed.series_instance_uid}:{pair.moving.series_instance_uid}"
+        source = Source(origin, event.known_time, event.id)
+        return _effect(blobs, event, registration.patient_key, reading, source)
+
+    return handle
+
+
+def patient_merged(blobs: BlobStore) -> Handler:
+    """Handles `osler.patient.merged.v1`: links two keys. Facts keep the key they came with."""
+
+    def handle(event: Event, message: events_pb2.PatientMerged) -> Effect:
+        merged, surviving = message.merged_patient_key, message.surviving_patient_key
+        if merged == surviving:
+            raise RefusedError(
+                "merge.same_patient", "a patient cannot be merged into itself", remedy="check MRG-1", subject=event.id
+            )
+        merge = Merge(_time(message.merged_at, event), merged, surviving)
+
+        def effect(tx: Transaction) -> None:
+            for key in sorted((merged, surviving)):
+                store.lock(tx.session, key)
+            if store.add_merge(tx.session, merge):
+                announce(tx, blobs, event, surviving)
+
+        return effect
+
+    return handle
+
+
+def undo_merge(tx: Transaction, blobs: BlobStore, cause: Event, merged: str, surviving: str, at: datetime) -> bool:
+    """Takes a merge back: both patients are announced again, each with its own facts. False when none stood."""
+    for key in sorted((merged, surviving)):
+        store.lock(tx.session, key)
+    if not store.undo_merge(tx.session, merged, surviving, at):
+        return False
+    for key in (surviving, merged):
+        announce(tx, blobs, cause, key)
+    return True
+
+
+def _effect(blobs: BlobStore, event: Event, patient_key: str, reading: Reading, source: Source) -> Effect:
+    if not patient_key:
+        raise RefusedError(
+            "event.no_patient_key", "the event names no patient", missing=("patient_key",), subject=event.id
+        )
+
+    def effect(tx: Transaction) -> None:
+        store.lock(tx.session, patient_key)
+        if store.add_reading(tx.session, patient_key, reading, source):
+            announce(tx, blobs, event, patient_key)
+
+    return effect
+
+
+def announce(tx: Transaction, blobs: BlobStore, cause: Event, patient_key: str) -> None:
+    """Builds the snapshot of the patient whom a key stands for, stores it, and announces the update."""
+    survivor, _ = store.keys_of(tx.session, patient_key)
+    revision = store.lock(tx.session, survivor) + 1
+    held = store.load(tx.session, survivor)
+    snapshot = build_snapshot(
+        held.patient_key, revision, held.facts, held.demographics, held.refusals, held.as_of or cause.known_time
+    )
+    data = snapshot.SerializeToString(deterministic=True)
+    reference = blobs.put(data, SNAPSHOT_TYPE, f"snapshots/{held.patient_key}/{revision}.pb")
+    store.put_snapshot(tx.session, snapshot, reference, held.merged_keys)
+    updated = events_pb2.PatientUpdated(
+        patient_key=held.patient_key, revision=revision, snapshot=reference, merged_patient_keys=held.merged_keys
+    )
+    tx.emit(
+        pack(
+            updated,
+            source=ROOM,
+            key=held.patient_key,
+            id=event_id(ROOM, cause.id, held.patient_key),
+            time=cause.time,
+            traceparent=cause.traceparent,
+        )
+    )
+
+
+def _time(stamp: Timestamp, event: Event) -> datetime:
+    return stamp.ToDatetime(UTC) if stamp.seconds or stamp.nanos else event.known_time
+
+
+def _wrong_patient(event: Event) -> RefusedError:
+    return RefusedError(
+        "study.wrong_patient",
+        "the manifest that the event refers to belongs to another patient key",
+        remedy="announce the study again from ingest",
+        subject=event.id,
+    )
