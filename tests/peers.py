@@ -79,6 +79,16 @@ class PostgresServer:
                 stderr=log,
             )
         wait_for_port(self.port, self._process, self._log)
+        self._wait_until_ready()
+
+    def _wait_until_ready(self, timeout_s: float = 30.0) -> None:
+        """After a crash it listens first and recovers then."""
+        deadline = time.monotonic() + timeout_s
+        command = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(command, check=False).returncode != 0:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL is not ready:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.1)
 
     def stop(self, *, how: str = "fast") -> None:
         """Stops the server; "immediate" is as good as a crash."""
