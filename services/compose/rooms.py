@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.platform.blobs import BlobStore, open_blobs
 from services.platform.bus import EventLog, open_log
@@ -15,6 +16,9 @@ from services.platform.errors import ConfigurationError
 from services.platform.quarantine import Quarantine
 from services.platform.room import Room, RoomContext
 from services.platform.security import Security
+
+if TYPE_CHECKING:
+    from services.ingest.folder import Importer
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,10 @@ def build_room(name: str, foundations: Foundations) -> Room:
         ) from None
     room: Room = module.build(foundations.context())
     return room
+
+
+def importer(foundations: Foundations) -> Importer:
+    """The ingest room's doors for files."""
+    from services.ingest.room import build_importer
+
+    return build_importer(foundations.context())
