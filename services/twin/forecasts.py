@@ -9,10 +9,11 @@ import numpy as np
 from osler.common.v1 import common_pb2
 from osler.twin.v1 import twin_pb2
 
+from services.clinical.provenance import timestamp
 from services.clinical.refusals import to_refusal
 from services.platform.errors import RefusedError
 from services.twin import growth
-from services.twin.provenance import Source, provenance, timestamp
+from services.twin.provenance import Source, provenance
 from services.twin.snapshot import Burden, BurdenPoint
 from services.twin.tables import table
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from importlib.metadata import version
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from osler.common.v1 import common_pb2
+
+from services.clinical.provenance import input_ref
+from services.clinical.provenance import provenance as build_provenance
 
 AGENT = "twin"
 
@@ -24,19 +24,6 @@ class Source:
     recorded_at: datetime
 
 
-@cache
-def code_version() -> str:
-    """The installed version of Osler."""
-    return version("osler")
-
-
-def timestamp(at: datetime) -> Timestamp:
-    """An aware time as a protobuf timestamp."""
-    result = Timestamp()
-    result.FromDatetime(at)
-    return result
-
-
 def provenance(
     source: Source,
     *,
@@ -46,14 +33,12 @@ def provenance(
     parameters: Mapping[str, str] | None = None,
 ) -> common_pb2.Provenance:
     """Inputs (the snapshot, and its entries that were used), code and method, citations."""
-    snapshot = common_pb2.InputRef(kind="patient-snapshot", id=f"revision {source.revision}", sha256=source.sha256)
-    used = [common_pb2.InputRef(kind="timeline-entry", id=entry_id) for entry_id in sorted(set(entry_ids))]
-    return common_pb2.Provenance(
-        inputs=[snapshot, *used],
-        code_version=code_version(),
-        method=method,
-        parameters=dict(parameters or {}),
-        recorded_at=timestamp(source.recorded_at),
+    used = [input_ref("timeline-entry", entry_id) for entry_id in sorted(set(entry_ids))]
+    return build_provenance(
         agent=AGENT,
-        citations=list(citations),
+        method=method,
+        inputs=[input_ref("patient-snapshot", f"revision {source.revision}", source.sha256), *used],
+        recorded_at=source.recorded_at,
+        parameters=parameters,
+        citations=citations,
     )
