@@ -94,8 +94,8 @@ def create_app(
     policy = "; ".join(f"{name} {value}".strip() for name, value in {**STRICT_CSP, **(csp or {})}.items())
     limit = (max_body_mb or settings.http.max_body_mb) * 1024 * 1024
     app.add_middleware(_BodyLimit, limit=limit)
-    app.add_middleware(_SecurityHeaders, csp=policy)
     app.add_middleware(_Tracing, door=title)
+    app.add_middleware(_SecurityHeaders, csp=policy)
     for kind in (OslerError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _on_error)
     _add_operations(app, readiness, metrics)
@@ -245,7 +245,7 @@ def _unexpected(error: Exception) -> Response:
 
 
 class _Tracing:
-    """Outermost: request id, span, counters, and an answer for what nobody foresaw."""
+    """Request id, span, counters, and an answer for what nobody foresaw."""
 
     def __init__(self, app: ASGIApp, door: str) -> None:
         self._app = app

@@ -9,10 +9,8 @@ import re
 import stat
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import pytest
 from joserfc import jwt
@@ -29,6 +27,7 @@ from services.platform.security import (
 )
 from services.platform.security.credentials import FREE_FAILURES, Credentials, Throttle
 from services.platform.security.tokens import roles_in
+from tests.unit.platform.openid import Provider
 
 CHEAP = {"n": 2**4, "r": 8, "p": 1}
 
@@ -328,72 +327,9 @@ def test_roles_are_read_where_the_provider_puts_them(claims: dict[str, Any], pat
     assert roles_in(claims, path) == roles
 
 
-class Provider:
-    """A small OpenID provider on loopback: discovery, key set, token endpoint."""
-
-    def __init__(self) -> None:
-        self.key = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256", "kid": "one"})
-        self.fetches: list[str] = []
-        self.forms: list[dict[str, list[str]]] = []
-        self.up = True
-        self.claimed_issuer = ""
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                provider.fetches.append(self.path)
-                if not provider.up:
-                    self.send_error(503)
-                elif self.path == "/.well-known/openid-configuration":
-                    self._json(provider.discovery())
-                else:
-                    self._json(KeySet([provider.key]).as_dict(private=False))
-
-            def do_POST(self) -> None:
-                length = int(self.headers["content-length"])
-                provider.forms.append(parse_qs(self.rfile.read(length).decode()))
-                known = base64.b64encode(b"osler-rooms:hush").decode()
-                if self.headers["authorization"] != f"Basic {known}":
-                    self.send_error(401)
-                else:
-                    self._json({"access_token": provider.token(sub="svc", roles=["service"]), "expires_in": 100})
-
-            def _json(self, value: Any) -> None:
-                body = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.issuer = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def discovery(self) -> dict[str, str]:
-        return {
-            "issuer": self.claimed_issuer or self.issuer,
-            "jwks_uri": f"{self.issuer}/jwks",
-            "token_endpoint": f"{self.issuer}/token",
-        }
-
-    def token(self, **claims: Any) -> str:
-        now = 1_800_000_000
-        base = {"iss": self.issuer, "aud": "osler", "sub": "dr-b", "iat": now, "exp": now + 60, "roles": ["board"]}
-        return jwt.encode({"alg": "RS256", "kid": self.key.kid}, base | claims, self.key, algorithms=["RS256"])
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    running = Provider()
+def provider(clock: Clock) -> Iterator[Provider]:
+    running = Provider(clock)
     yield running
     running.close()
 
@@ -438,7 +374,7 @@ def test_oidc_keys_rotate(provider: Provider, tmp_path: Path, clock: Clock) -> N
     monotonic = Clock(0.0)
     security.provider._clock = monotonic
     security.verify(provider.token())
-    provider.key = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256", "kid": "two"})
+    provider.rotate()
     with pytest.raises(AuthenticationError):
         security.verify(provider.token())
     assert provider.fetches.count("/jwks") == 1, "an unknown key id may not make Osler hammer the provider"
@@ -475,7 +411,7 @@ def test_rooms_get_their_tokens_from_the_provider(provider: Provider, tmp_path: 
     token = security.service_token("fusion")
     assert security.verify(token).roles == {"service"}
     assert security.service_token("fusion") == token
-    assert [form["grant_type"] for form in provider.forms] == [["client_credentials"]]
+    assert [form["grant_type"] for form in provider.forms] == ["client_credentials"]
     with pytest.raises(ConfigurationError, match="client_id"):
         oidc(provider, tmp_path, clock).service_token("fusion")
     with pytest.raises(ConfigurationError, match="refused"):
