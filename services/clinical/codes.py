@@ -16,9 +16,10 @@ DCM = "http://dicom.nema.org/resources/ontology/DCM"
 SCT = "http://snomed.info/sct"
 UCUM = "http://unitsofmeasure.org"
 OSLER_MEASUREMENT = "urn:osler:measurement"
+OSLER_STRUCTURE = "urn:osler:structure"
 
 #: Code-system URI to DICOM coding scheme designator (PS3.16 Table 8-1).
-DICOM_SCHEME = {DCM: "DCM", SCT: "SCT", UCUM: "UCUM", OSLER_MEASUREMENT: "99OSLER"}
+DICOM_SCHEME = {DCM: "DCM", SCT: "SCT", UCUM: "UCUM", OSLER_MEASUREMENT: "99OSLER", OSLER_STRUCTURE: "99OSLER"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ HISTOGRAM_ANALYSIS = Concept(DCM, "123105", "Histogram Analysis")
 LESION = Concept(SCT, "52988006", "Lesion")
 NEOPLASM = Concept(SCT, "108369006", "Neoplasm")
 HIPPOCAMPUS = Concept(SCT, "5366008", "Hippocampus")
+HIPPOCAMPUS_ANTERIOR = Concept(OSLER_STRUCTURE, "hippocampus-anterior", "Anterior part of hippocampus")
+HIPPOCAMPUS_POSTERIOR = Concept(OSLER_STRUCTURE, "hippocampus-posterior", "Posterior part of hippocampus")
 LIVER = Concept(SCT, "10200004", "Liver")
 AORTA = Concept(SCT, "15825003", "Aorta")
 ORGAN = Concept(SCT, "91772007", "Organ")

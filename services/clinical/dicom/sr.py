@@ -101,11 +101,21 @@ def _group(
         algorithm = hd.sr.AlgorithmIdentification(name=region.algorithm, version=region.algorithm_version)
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=region.tracking_uid, identifier=region.tracking_id),
-        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, region.segment_number),
+        referenced_segment=_segment_reference(segmentation, region.segment_number),
         finding_type=coded(region.finding_type),
         finding_sites=[hd.sr.FindingSite(anatomic_location=coded(region.site))] if region.site else None,
         algorithm_id=algorithm,
         measurements=[_measurement(measurement) for measurement in region.measurements],
+    )
+
+
+def _segment_reference(segmentation: Segmentation, number: int) -> hd.sr.ReferencedSegment:
+    series = str(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID)
+    return hd.sr.ReferencedSegment(
+        sop_class_uid=str(segmentation.SOPClassUID),
+        sop_instance_uid=str(segmentation.SOPInstanceUID),
+        segment_number=number,
+        source_series=hd.sr.SourceSeriesForSegmentation(series),
     )
 
 

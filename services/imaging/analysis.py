@@ -1,0 +1,221 @@
+"""One study from stored instances to findings: quality, routing, regions, measurement, DICOM results."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from osler.common.v1 import common_pb2
+from osler.imaging.v1 import imaging_pb2
+from osler.ingest.v1 import ingest_pb2
+from pydicom.dataset import Dataset
+
+from services.clinical.dicom.series import inspect_series, load_series
+from services.clinical.refusals import to_refusal
+from services.clinical.volume import ImageVolume
+from services.imaging import measure, quality, routing
+from services.imaging.findings import MeasuredRegion, to_finding
+from services.imaging.hippocampus import HippocampusSegmentation
+from services.imaging.objects import MadeObject, make_objects
+from services.imaging.regions import Filled, OutlinedRegion, RegionKind, fill, read_regions, regions_for
+from services.imaging.suv import suv_scale
+from services.platform.errors import RefusedError
+
+#: Reads every stored instance of one series.
+ReadSeries = Callable[[str], Sequence[Dataset]]
+#: Outlines the hippocampus in a volume; raises RefusedError `hippocampus.*`.
+Segmenter = Callable[[ImageVolume], HippocampusSegmentation]
+#: Modalities whose instances hold regions.
+REGION_MODALITIES = frozenset({"RTSTRUCT", "SEG"})
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one study gave. `findings.derived_objects` is empty: the objects are in `objects`, not yet stored."""
+
+    findings: imaging_pb2.StudyFindings
+    objects: tuple[MadeObject, ...]
+
+
+@dataclass
+class _Study:
+    manifest: ingest_pb2.StudyManifest
+    made_at: datetime
+    result: imaging_pb2.StudyFindings
+    regions: list[OutlinedRegion] = field(default_factory=list)
+    objects: list[MadeObject] = field(default_factory=list)
+
+    def refuse(self, error: RefusedError, subject: str) -> None:
+        self.result.refusals.append(to_refusal(error, subject=subject))
+
+
+def analyze_study(
+    manifest: ingest_pb2.StudyManifest, read: ReadSeries, segment: Segmenter, made_at: datetime
+) -> Analysis:
+    """Analyses every series of a study. What cannot be done becomes a refusal in the result, never an exception.
+
+    `made_at` (aware) is the time of the cause, so that the same cause gives the same result and the same objects.
+    """
+    study = _Study(
+        manifest,
+        made_at,
+        imaging_pb2.StudyFindings(
+            study_instance_uid=manifest.study_instance_uid,
+            patient_key=manifest.patient_key,
+            study_revision=manifest.revision,
+        ),
+    )
+    if manifest.HasField("study_time"):
+        study.result.study_time.CopyFrom(manifest.study_time)
+    entries = sorted((s for s in manifest.series if not s.derived), key=lambda s: s.series_instance_uid)
+    for entry in entries:
+        if entry.modality in REGION_MODALITIES:
+            _collect_regions(study, entry, read)
+    for entry in entries:
+        _analyze_series(study, entry, read, segment)
+    return Analysis(study.result, tuple(study.objects))
+
+
+def _collect_regions(study: _Study, entry: ingest_pb2.SeriesEntry, read: ReadSeries) -> None:
+    try:
+        datasets = read(entry.series_instance_uid)
+    except RefusedError as error:
+        study.refuse(error, entry.series_instance_uid)
+        return
+    for dataset in datasets:
+        try:
+            study.regions.extend(read_regions(dataset))
+        except RefusedError as error:
+            study.refuse(error, entry.series_instance_uid)
+
+
+def _analyze_series(study: _Study, entry: ingest_pb2.SeriesEntry, read: ReadSeries, segment: Segmenter) -> None:
+    uid = entry.series_instance_uid
+    if entry.modality in routing.rules()["not_volumes"]:
+        reason = str(routing.rules()["not_volumes"][entry.modality])
+        study.result.routing.append(imaging_pb2.RoutingDecision(series_instance_uid=uid, reason=reason))
+        return
+    try:
+        datasets = read(uid)
+        judged = quality.assess(datasets)
+        own = regions_for(study.regions, uid, entry.frame_of_reference_uid, entry.modality)
+        has_regions = any(region.kind is RegionKind.LESION for region in own)
+        decision = routing.route(uid, routing.facts_of(datasets, has_regions), judged)
+        volume = load_series(datasets) if decision.analyses else None
+    except RefusedError as error:
+        study.refuse(error, uid)
+        reason = f"refused: {error.reason}"
+        study.result.routing.append(imaging_pb2.RoutingDecision(series_instance_uid=uid, reason=reason))
+        return
+    if volume is not None:
+        judged = quality.assess(datasets, volume.array)
+        decision = routing.route(uid, routing.facts_of(datasets, has_regions), judged)
+    _record(study, judged, decision)
+    if volume is None:
+        return
+    measured: list[MeasuredRegion] = []
+    for analysis in decision.analyses:
+        try:
+            measured += _run(study, analysis, volume, datasets, own, segment)
+        except RefusedError as error:
+            study.refuse(error, uid)
+    if measured:
+        _publish(study, entry, volume, datasets, measured)
+
+
+def _record(study: _Study, judged: quality.Quality, decision: routing.Decision) -> None:
+    study.result.quality.append(
+        imaging_pb2.SeriesQuality(
+            series_instance_uid=judged.series_instance_uid,
+            verdict=f"QUALITY_VERDICT_{judged.verdict.name}",
+            issues=[
+                imaging_pb2.QualityIssue(code=issue.code, message=issue.message, remedy=issue.remedy)
+                for issue in judged.issues
+            ],
+        )
+    )
+    study.result.routing.append(
+        imaging_pb2.RoutingDecision(
+            series_instance_uid=decision.series_instance_uid, analyses=decision.analyses, reason=decision.reason
+        )
+    )
+    for issue in judged.issues:
+        if issue.verdict is quality.Verdict.REJECT:
+            error = RefusedError(f"quality.{issue.code}", issue.message, remedy=issue.remedy)
+            study.refuse(error, judged.series_instance_uid)
+
+
+def _run(
+    study: _Study,
+    analysis: str,
+    volume: ImageVolume,
+    datasets: Sequence[Dataset],
+    own: Sequence[OutlinedRegion],
+    segment: Segmenter,
+) -> list[MeasuredRegion]:
+    key = study.manifest.patient_key
+    if analysis == routing.HIPPOCAMPUS:
+        return measure.hippocampus_regions(segment(volume), key)
+    if analysis == routing.LESION_SIZE:
+        filled = _filled(study, [region for region in own if region.kind is RegionKind.LESION], volume)
+        return [measure.outlined_on_anatomy(one, volume, key) for one in filled]
+    scale = suv_scale(datasets)
+    suv = volume.array * scale.body_weight
+    filled = _filled(study, [region for region in own if region.kind is not RegionKind.OTHER], volume)
+    regions = [measure.outlined_on_pet(one, suv, volume, scale, key) for one in filled]
+    if not any(one.region.kind is RegionKind.LESION for one in filled):
+        regions += measure.candidates_on_pet(suv, volume, scale, key)
+    return regions
+
+
+def _filled(study: _Study, regions: Sequence[OutlinedRegion], volume: ImageVolume) -> list[Filled]:
+    filled = []
+    for region in regions:
+        try:
+            filled.append(fill(region, volume))
+        except RefusedError as error:
+            study.refuse(error, region.source_sop_uid)
+    return filled
+
+
+def _publish(
+    study: _Study,
+    entry: ingest_pb2.SeriesEntry,
+    volume: ImageVolume,
+    datasets: Sequence[Dataset],
+    measured: Sequence[MeasuredRegion],
+) -> None:
+    digest = series_sha256(entry)
+    findings = [to_finding(region, volume, digest, study.made_at) for region in measured]
+    stack, _ = inspect_series(datasets)
+    made: tuple[MadeObject, ...] = ()
+    try:
+        made = make_objects(stack.frames, volume, measured, study.manifest.revision, study.made_at)
+    except RefusedError as error:
+        study.refuse(error, entry.series_instance_uid)
+    for number, finding in enumerate(findings, start=1):
+        if made:
+            finding.segment_number = number
+            finding.segmentation_sop_instance_uid = made[0].sop_instance_uid
+        study.result.findings.append(finding)
+    study.objects.extend(made)
+
+
+def series_sha256(entry: ingest_pb2.SeriesEntry) -> str:
+    """One digest for all instances of a series, whatever their order."""
+    parts = sorted(instance.content.sha256 or instance.sop_instance_uid for instance in entry.instances)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def derived_object(made: MadeObject, content: common_pb2.BlobRef) -> imaging_pb2.DerivedObject:
+    """The contract's entry for a stored object."""
+    return imaging_pb2.DerivedObject(
+        sop_instance_uid=made.sop_instance_uid,
+        sop_class_uid=made.sop_class_uid,
+        study_instance_uid=made.study_instance_uid,
+        series_instance_uid=made.series_instance_uid,
+        modality=made.modality,
+        content=content,
+    )
