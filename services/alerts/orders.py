@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,7 @@ def parse(order: Mapping[str, Any]) -> advisor_pb2.DraftOrder:
         text=concept.get("text", "") or next((c.get("display", "") for c in codings), ""),
     )
     _from_codes(draft)
-    _from_words(draft, f" {words.lower()} ")
+    _from_words(draft, words.lower())
     return draft
 
 
@@ -66,9 +67,9 @@ def _from_words(draft: advisor_pb2.DraftOrder, words: str) -> None:
     if not draft.modality:
         draft.modality = _first_match(tables["modality"], words)
     if not draft.HasField("contrast"):
-        if any(w in words for w in tables["without_contrast"]):
+        if _says(words, tables["without_contrast"]):
             draft.contrast = False
-        elif any(w in words for w in tables["with_contrast"]):
+        elif _says(words, tables["with_contrast"]):
             draft.contrast = True
     draft.contrast_agent = _first_match(tables["agents"], words)
     if draft.contrast_agent and not draft.HasField("contrast"):
@@ -78,4 +79,9 @@ def _from_words(draft: advisor_pb2.DraftOrder, words: str) -> None:
 
 
 def _first_match(table: Mapping[str, list[str]], words: str) -> str:
-    return next((name for name, spellings in table.items() if any(s in words for s in spellings)), "")
+    return next((name for name, spellings in table.items() if _says(words, spellings)), "")
+
+
+def _says(words: str, spellings: list[str]) -> bool:
+    """Whole words only: "ct" must not be found in "inspect"."""
+    return any(re.search(rf"(?<!\w){re.escape(s)}(?!\w)", words) for s in spellings)

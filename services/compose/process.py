@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from osler.imaging.v1 import imaging_pb2
+from pydantic import SecretStr
 
 from services.compose import case as cases
 from services.compose.fhir_export import bundle
@@ -88,9 +89,8 @@ def run(inputs: Inputs, out: Path, settings: Settings, progress: Progress | None
 def _contained(settings: Settings, work: Path) -> Settings:
     """The same settings, but embedded in `work`: log, state and blobs. Patient keys stay those of this installation."""
     plain = settings.model_dump(exclude={"home", "bus", "database", "blobs", "archive"})
-    # Secrets are dumped masked unless taken as they are.
-    plain["identity"] = settings.identity
-    plain["auth"] = settings.auth
+    secret = SecretStr(settings.identity_key().decode())
+    plain["identity"] = settings.identity.model_copy(update={"secret": secret})
     return Settings(**plain, home=work)
 
 
