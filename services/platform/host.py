@@ -19,7 +19,8 @@ from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.platform import http, logs, rpc, telemetry
 from services.platform.audit import Audit
@@ -31,6 +32,7 @@ from services.platform.outbox import Relay
 from services.platform.quarantine import Quarantine
 from services.platform.room import Background, Room
 from services.platform.security import Security
+from services.platform.tables import INBOX
 from services.platform.worker import Worker
 
 IDLE_PERIOD_S = 1.0
@@ -114,13 +116,18 @@ class Host:
 
     def ready(self) -> bool:
         """True when this process can do its work: not stopping, threads alive, database and event log within reach."""
-        if self._draining or self._failing or not all(thread.is_alive() for thread in self._threads):
+        if self._draining or self._failing:
             return False
         return self._database_answers() and self._log_answers()
 
     def _database_answers(self) -> bool:
-        with self.parts.database.session() as session:
-            return bool(session.scalar(text("SELECT 1")) == 1)
+        try:
+            with self.parts.database.session() as session:
+                session.execute(select(INBOX.c.event_id).limit(1))
+        except (RetryableError, SQLAlchemyError) as error:
+            log.warning("database_away", error=type(error).__name__)
+            return False
+        return True
 
     def _log_answers(self) -> bool:
         checked_at, answered = self._bus_checked
@@ -136,8 +143,9 @@ class Host:
     def _start_events(self, room: Room) -> None:
         parts = self.parts
         relay = Relay(parts.database, parts.log, room.name)
-        relay.start()
         self._relays.append(relay)
+        relay.start()
+        self._thread(f"watch-{room.name}", partial(self._watch, relay))
         if room.handlers:
             for number in range(self.workers_per_room):
                 worker = Worker(room, parts.database, parts.log, parts.quarantine)
@@ -164,6 +172,17 @@ class Host:
                 self._failing.add(name)
                 log.error("thread_failed", thread=name, wait_s=wait_s, exc_info=error)
                 self._stop_threads.wait(wait_s)
+
+    def _watch(self, relay: Relay) -> None:
+        """Starts a relay again when its thread ended over something that it does not handle itself."""
+        name = f"outbox-{relay.room}"
+        while not self._stop_threads.wait(IDLE_PERIOD_S):
+            if any(thread.name == name for thread in threading.enumerate()):
+                self._failing.discard(name)
+                continue
+            self._failing.add(name)
+            log.error("thread_ended", thread=name)
+            relay.start()
 
     def _idle(self, room: str, hook: Callable[[bool], bool]) -> None:
         while not self._stop_threads.wait(IDLE_PERIOD_S):
@@ -231,13 +250,13 @@ class Host:
         for room, listener in reversed(self._listeners):
             await self._quietly(f"listener of {room}", asyncio.to_thread(listener.stop))
         self._listeners.clear()
+        self._stop_threads.set()
         await asyncio.gather(*(server.stop() for server in self._servers))
         self._servers.clear()
         for door, task in self._doors:
             door.should_exit = True
             await self._quietly("HTTP door", task)
         self._doors.clear()
-        self._stop_threads.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join, _JOIN_S)
         self._threads.clear()
