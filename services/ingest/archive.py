@@ -84,6 +84,13 @@ class Archive:
         content = store.Content(ref.uri, ref.sha256, ref.size_bytes)
         return store.add_instance(session, header, self.patient_key(header), content, self.clock(), derived=derived)
 
+    def check_same(self, header: InstanceHeader, content: bytes) -> None:
+        """Raises RefusedError `dicom.conflicting_instance` when the SOP instance is filed with other content."""
+        with self.database.session() as session:
+            known = store.find_instance(session, header.sop_instance_uid)
+        if known is not None:
+            self._check_same(known, header, content)
+
     def _check_same(self, known: Row[Any], header: InstanceHeader, content: bytes) -> None:
         if known.data_set_sha256 == header.data_set_sha256:
             return

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+
+from services.ingest.sop_classes import STORAGE_COMMITMENT_PUSH, STORAGE_COMMITMENT_PUSH_INSTANCE
 
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
 NO_SUCH_OBJECT_INSTANCE = 0x0112
@@ -87,9 +88,9 @@ class CommitmentReporter:
     def _send(self, association: Any, event_type: int, information: Dataset, peer: Peer | None, title: str) -> bool:
         if peer is None:
             return _notify(association, event_type, information)
-        role = build_role(StorageCommitmentPushModel, scp_role=True)
+        role = build_role(STORAGE_COMMITMENT_PUSH, scp_role=True)
         opened = AE(self.ae.ae_title)
-        opened.add_requested_context(StorageCommitmentPushModel)
+        opened.add_requested_context(STORAGE_COMMITMENT_PUSH)
         link = opened.associate(peer.host, peer.port, ae_title=title, ext_neg=[role])
         if not link.is_established:
             return False
@@ -101,6 +102,6 @@ class CommitmentReporter:
 
 def _notify(association: Any, event_type: int, information: Dataset) -> bool:
     status, _ = association.send_n_event_report(
-        information, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        information, event_type, STORAGE_COMMITMENT_PUSH, STORAGE_COMMITMENT_PUSH_INSTANCE
     )
     return bool(status) and status.Status == 0x0000

@@ -37,9 +37,13 @@ class Receiver:
     issuers: Mapping[str, str]
     default_issuer: str
 
+    def header(self, content: bytes) -> InstanceHeader:
+        """Reads and checks an instance without filing it. Raises RefusedError `dicom.*`."""
+        return read_header(content, self.issuers, self.default_issuer)
+
     def take(self, content: bytes) -> Outcome:
         """Files an instance. Raises RefusedError `dicom.*`, or RetryableError when the sender must keep it."""
-        header = read_header(content, self.issuers, self.default_issuer)
+        header = self.header(content)
         return Outcome("stored" if self.archive.file(header, content) else "duplicate", header)
 
     def receive(self, content: bytes, door: str = DOOR) -> Outcome:

@@ -16,21 +16,12 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
-from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, build_context
-from pynetdicom.sop_class import (
-    PatientRootQueryRetrieveInformationModelFind,
-    PatientRootQueryRetrieveInformationModelGet,
-    PatientRootQueryRetrieveInformationModelMove,
-    StorageCommitmentPushModel,
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelGet,
-    StudyRootQueryRetrieveInformationModelMove,
-    Verification,
-)
+from pynetdicom.presentation import PresentationContext, build_context
 
-from services.ingest import store
+from services.ingest import sop_classes, store
 from services.ingest.archive import instance_ref
 from services.ingest.commitment import CommitmentReporter, Peer
+from services.ingest.dicom_file import storage_classes
 from services.ingest.dimse_find import answers, query_of
 from services.ingest.receive import Receiver
 from services.ingest.search import find
@@ -54,13 +45,14 @@ STORE_STATUS: Mapping[str, int] = {
     "dicom.missing_uid": MISMATCH,
     "dicom.invalid_uid": MISMATCH,
 }
-_RETRIEVE = (
-    PatientRootQueryRetrieveInformationModelGet,
-    StudyRootQueryRetrieveInformationModelGet,
-    PatientRootQueryRetrieveInformationModelMove,
-    StudyRootQueryRetrieveInformationModelMove,
+_MODELS = (
+    sop_classes.PATIENT_ROOT_FIND,
+    sop_classes.PATIENT_ROOT_GET,
+    sop_classes.PATIENT_ROOT_MOVE,
+    sop_classes.STUDY_ROOT_FIND,
+    sop_classes.STUDY_ROOT_GET,
+    sop_classes.STUDY_ROOT_MOVE,
 )
-_FIND = (PatientRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelFind)
 _log = logging.getLogger(__name__)
 
 
@@ -95,13 +87,11 @@ class DicomListener:
         self._add_contexts()
 
     def _add_contexts(self) -> None:
-        self._ae.add_supported_context(Verification)
-        self._ae.add_supported_context(StorageCommitmentPushModel)
-        for model in (*_FIND, *_RETRIEVE):
-            self._ae.add_supported_context(model)
-        for context in AllStoragePresentationContexts:
+        for offered in (sop_classes.VERIFICATION, sop_classes.STORAGE_COMMITMENT_PUSH, *_MODELS):
+            self._ae.add_supported_context(offered)
+        for uid in sorted(storage_classes()):
             # Both roles: the requestor of a C-GET receives on the association that it opened.
-            self._ae.add_supported_context(context.abstract_syntax, AllTransferSyntaxes, scu_role=True, scp_role=True)
+            self._ae.add_supported_context(uid, AllTransferSyntaxes, scu_role=True, scp_role=True)
 
     def start(self) -> None:
         """Listens. Raises OSError when the port is taken."""
