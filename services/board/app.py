@@ -72,18 +72,25 @@ class Board:
                 raise NotFoundError("there is no such case: it may have been merged into another patient")
             registrations = store.registrations(session, patient_key)
             studies = store.studies(session, patient_key)
-        page = cases.view(self._snapshot(found), found.predictions, found.advice, registrations, datetime.now(UTC))
-        return found, page, [self._visit(s) for s in studies]
+        snapshot = self._snapshot(found)
+        page = cases.view(snapshot, found.predictions, found.advice, registrations, datetime.now(UTC))
+        return found, page, [self._visit(s, cases.places(snapshot, s.study_instance_uid)) for s in studies]
 
-    def _visit(self, study: store.Study) -> dict[str, Any]:
+    def _visit(self, study: store.Study, places: list[cases.Place]) -> dict[str, Any]:
         manifest = self._manifest(study)
         return {
             "study_uid": study.study_instance_uid,
             "date": f"{study.study_time:%d %b %Y}" if study.study_time else "no date",
             "series": [
-                {"uid": s.series_instance_uid, "modality": s.modality, "label": s.label}
+                {
+                    "uid": s.series_instance_uid,
+                    "modality": s.modality,
+                    "label": s.label,
+                    "frame": s.frame_of_reference_uid,
+                }
                 for s in volumes.shown_series(manifest)
             ],
+            "places": [{"label": p.label, "ras": p.ras_mm, "frame": p.frame_of_reference_uid} for p in places],
         }
 
     def _manifest(self, study: store.Study) -> ingest_pb2.StudyManifest:

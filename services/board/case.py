@@ -230,6 +230,39 @@ def lab_rows(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[LabRow]:
     return rows
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a lesion is, RAS mm in its frame of reference, as the viewer counts."""
+
+    label: str
+    ras_mm: list[float]
+    frame_of_reference_uid: str
+
+
+def places(snapshot: fusion_pb2.PatientSnapshot, study_uid: str) -> list[Place]:
+    """Lesions of one study for the viewer to go to, hottest (else largest) first."""
+    lesions = [
+        e.finding
+        for e in _standing(snapshot)
+        if e.HasField("finding")
+        and e.finding.study_instance_uid == study_uid
+        and e.finding.kind == imaging_pb2.FINDING_KIND_LESION
+        and len(e.finding.centroid_lps_mm) == 3
+    ]
+
+    def rank(finding: imaging_pb2.Finding) -> tuple[float, float]:
+        return (_measured(finding, codes.SUV_MAX) or 0.0, _measured(finding, codes.LONG_AXIS) or 0.0)
+
+    return [
+        Place(
+            f.tracking_id,
+            [-f.centroid_lps_mm[0], -f.centroid_lps_mm[1], f.centroid_lps_mm[2]],
+            f.frame_of_reference_uid,
+        )
+        for f in sorted(lesions, key=rank, reverse=True)
+    ]
+
+
 def happenings(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[charts.Happening]:
     """Timeline entries that have a date and a lane."""
     found = []

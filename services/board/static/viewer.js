@@ -20,7 +20,7 @@
     return;
   }
 
-  const viewer = new niivue.Niivue({ backColor: [0, 0, 0, 1], show3Dcrosshair: true, isColorbar: false, crosshairWidth: 0.6, loadingText: "", dragAndDropEnabled: false });
+  const viewer = new niivue.Niivue({ backColor: [0, 0, 0, 1], show3Dcrosshair: true, isColorbar: false, crosshairWidth: 0.5, crosshairColor: [0.47, 0.75, 1, 0.6], loadingText: "", dragAndDropEnabled: false });
   viewer.attachToCanvas(canvas);
   viewer.setRadiologicalConvention(true);
   viewer.onLocationChange = (where) => { control("viewer-place").textContent = where.string; };
@@ -65,7 +65,7 @@
     chosen.base = find(control("base").value);
     chosen.overlay = find(control("overlay").value);
     say("Loading images");
-    const list = [{ url: url(chosen.base.uid, chosen.base.uid), name: "base.nii.gz", colormap: chosen.base.modality === "PT" ? "gray" : "gray" }];
+    const list = [{ url: url(chosen.base.uid, chosen.base.uid), name: "base.nii.gz", colormap: "gray" }];
     let note = "";
     if (chosen.overlay && chosen.overlay !== chosen.base) {
       const address = url(chosen.overlay.uid, chosen.base.uid);
@@ -77,8 +77,25 @@
     if (wrong) { say(wrong); return; }
     await viewer.loadVolumes(list);
     windowing();
+    listPlaces();
     say(note);
     canvas.dataset.ready = String(list.length);
+  }
+
+  // Lesions measured in the space of the base series; others would need a transform that the viewer does not have.
+  function listPlaces() {
+    const here = visit().places.filter((p) => p.frame === chosen.base.frame);
+    const select = control("place");
+    select.replaceChildren(new Option(here.length ? "choose" : "none here", ""));
+    here.forEach((p, n) => select.append(new Option(p.label, String(n))));
+    select.onchange = () => { if (select.value !== "") go(here[Number(select.value)]); };
+    if (here.length) { select.value = "0"; go(here[0]); }
+  }
+
+  function go(place) {
+    viewer.scene.crosshairPos = viewer.mm2frac(place.ras);
+    viewer.createOnLocationChange();
+    viewer.drawScene();
   }
 
   function windowing() {
@@ -86,7 +103,7 @@
     control("suv-out").value = top;
     viewer.volumes.forEach((volume, n) => {
       const modality = (n === 0 ? chosen.base : chosen.overlay).modality;
-      if (modality === "PT") { volume.cal_min = n === 0 ? 0 : 0.4; volume.cal_max = top; }
+      if (modality === "PT") { volume.cal_min = n === 0 ? 0 : 1; volume.cal_max = top; }
       else if (windows[modality]) { [volume.cal_min, volume.cal_max] = windows[modality]; }
     });
     viewer.updateGLVolume();
