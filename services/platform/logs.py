@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any, TextIO
 
 import structlog
@@ -136,11 +138,19 @@ def configure(settings: Settings, *, stream: TextIO | None = None, room: str = "
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log.level.upper())
-    for noisy in ("kafka", "httpx", "httpcore", "uvicorn.access", "sqlalchemy.engine", "grpc", "pynetdicom"):
+    for noisy in ("kafka", "httpx", "httpcore", "uvicorn", "sqlalchemy.engine", "grpc", "pynetdicom", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda caught: _uncaught(caught.exc_type, caught.exc_value, caught.exc_traceback)
     structlog.contextvars.clear_contextvars()
     if room:
         structlog.contextvars.bind_contextvars(room=room)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, _: TracebackType | None) -> None:
+    """What nobody caught is logged like the rest: its message may hold patient data."""
+    if not issubclass(kind, (KeyboardInterrupt, SystemExit)):
+        get("uncaught").critical("uncaught", exc_info=error or kind())
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

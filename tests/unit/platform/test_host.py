@@ -226,6 +226,22 @@ async def test_a_room_whose_idle_hook_keeps_failing_is_not_ready(world: World) -
     await running.stop()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_relay_that_died_is_started_again(world: World) -> None:
+    publish = world.log.publish
+
+    def fails_once(events: Any) -> None:
+        world.log.publish = publish
+        raise SystemExit
+
+    running = host.Host(world.rooms(), world.parts())
+    await running.start()
+    world.log.publish = fails_once
+    sent = world.announce(1)
+    await until(lambda: world.handled == [sent])
+    await running.stop()
+
+
 async def test_health_follows_the_database(world: World, tmp_path: Path) -> None:
     running = host.Host(world.rooms(), world.parts())
     await running.start()

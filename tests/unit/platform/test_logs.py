@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,12 @@ from services.platform.config import Settings
 def written(tmp_path: Path):
     stream = io.StringIO()
     root = logging.getLogger()
-    handlers, level = root.handlers, root.level
+    handlers, level, hooks = root.handlers, root.level, (sys.excepthook, threading.excepthook)
     logs.configure(Settings(home=tmp_path, log={"level": "debug"}), stream=stream, room="ingest")
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.handlers = handlers
     root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
 
 
 def test_a_line_is_json_with_level_time_logger_room_and_trace(written) -> None:
@@ -80,6 +83,22 @@ def test_exceptions_leave_type_and_place_only(written) -> None:
         assert line["error"] == "ValueError"
         assert "test_logs.py" in line["where"][-1]
         assert "Doe" not in json.dumps(line)
+
+
+def test_what_nobody_caught_is_logged_without_its_message(written) -> None:
+    def fail() -> None:
+        raise ValueError("Doe^Jane")
+
+    thread = threading.Thread(target=fail)
+    # pytest puts its own hook in front of ours while a test runs.
+    thread._invoke_excepthook = lambda _: threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), thread)))
+    logs.configure(Settings(), stream=logging.getLogger().handlers[0].stream)
+    thread.start()
+    thread.join()
+    sys.excepthook(ValueError, ValueError("Doe^Jane"), None)
+    first, second = written()
+    assert (first["event"], first["error"], second["error"]) == ("uncaught", "ValueError", "ValueError")
+    assert "Doe" not in json.dumps([first, second])
 
 
 def test_records_of_libraries_are_redacted_too(written) -> None:
