@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,14 @@ EX_CONFIG = 78
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 STEADY_S = 60.0
-_PR_SET_PDEATHSIG = 1
+# Runs in the child before the command: prctl(PR_SET_PDEATHSIG, SIGTERM) outlives execve. A function run between fork and
+# exec (preexec_fn) would do the same, but is not safe beside threads.
+_TRAMPOLINE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+os.getppid() == int(sys.argv[1]) or sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 _LARGEST_LOG = 16 * 1024 * 1024
 
 
@@ -143,13 +150,12 @@ class Supervisor:
             listener.bind(str(path))
             listener.setblocking(False)
             process = await asyncio.create_subprocess_exec(
-                *child.command.argv,
+                *_bound_to(os.getpid(), child.command.argv),
                 env={**os.environ, **child.command.environment, "NOTIFY_SOCKET": str(path)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output or asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
             )
             child.process = process
             if self._stopping.is_set():
@@ -215,18 +221,11 @@ async def _hear(child: _Child, listener: socket.socket) -> None:
             child.state = "stopping"
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What a child does before it starts: ask Linux for SIGTERM when the parent dies. None elsewhere."""
+def _bound_to(parent: int, argv: Sequence[str]) -> Sequence[str]:
+    """The command line, run so that Linux sends it SIGTERM when the process `parent` dies. Unchanged elsewhere."""
     if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
+        return argv
+    return (sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(parent), *argv)
 
 
 def open_log_file(folder: Path, name: str) -> IO[bytes]:
@@ -246,7 +245,9 @@ def supervise(
     ready_timeout_s: float = 120.0,
     when_ready: Callable[[], None] | None = None,
 ) -> int:
-    """Runs the commands until SIGINT or SIGTERM; blocks; the exit status. Shows who is ready while they start."""
+    """Runs the commands until SIGINT or SIGTERM; blocks; the exit status. Shows who is ready while they start, then calls
+    `when_ready` in a thread that stopping does not wait for.
+    """
     return asyncio.run(_supervise(commands, log_folder, console or Console(), ready_timeout_s, when_ready))
 
 
@@ -267,7 +268,8 @@ async def _supervise(
         live.update(_table(supervisor.states))
     if waiting.result():
         if when_ready is not None:
-            when_ready()
+            # A thread: the loop has to go on hearing signals and restarting children. Daemon: stopping waits for no one.
+            threading.Thread(target=when_ready, name="when-ready", daemon=True).start()
     elif not running.done():
         late = ", ".join(name for name, state in supervisor.states.items() if state != "ready")
         console.print(f"not ready after {ready_timeout_s:g} s: {late}", markup=False)
