@@ -86,6 +86,7 @@ class Host:
                 await self._start_grpc(room)
             for room in self.rooms:
                 if room.http is not None:
+                    room.http.state.audit = self.parts.audit
                     port = self.parts.settings.http.port(room.name)
                     await self._start_http(f"{room.name}/http", room.http, port)
             await self._start_operations()

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.platform import logs, telemetry
 from services.platform.config import Settings
 from services.platform.errors import OslerError, RefusedError, RetryableError
+from services.platform.http_audit import AuditMiddleware
 from services.platform.rpc_errors import InvalidRequestError
 from services.platform.security import (
     AuthenticationError,
@@ -94,6 +95,7 @@ def create_app(
     policy = "; ".join(f"{name} {value}".strip() for name, value in {**STRICT_CSP, **(csp or {})}.items())
     limit = (max_body_mb or settings.http.max_body_mb) * 1024 * 1024
     app.add_middleware(_BodyLimit, limit=limit)
+    app.add_middleware(AuditMiddleware, door=title)
     app.add_middleware(_Tracing, door=title)
     app.add_middleware(_SecurityHeaders, csp=policy)
     for kind in (OslerError, HTTPException, RequestValidationError):

@@ -13,12 +13,16 @@ import pytest
 from fastapi import Depends, FastAPI, Form, Request
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
+from sqlalchemy import select
 
 from services.platform import http, http_login, telemetry
+from services.platform.audit import Audit
 from services.platform.config import Settings
+from services.platform.database import migrate, open_database
 from services.platform.errors import RefusedError, RetryableError
 from services.platform.rpc_errors import InvalidRequestError, NotFoundError
 from services.platform.security import Principal, Security, current_principal
+from services.platform.tables import AUDIT
 from tests.unit.platform.openid import Provider
 
 PASSWORD = "correct horse battery"
@@ -336,3 +340,67 @@ async def test_the_authorization_code_flow(tmp_path: Path, provider: Provider) -
         back = await client.get("/login/callback", params={"code": "c", "state": sent["state"]})
         assert (back.status_code, back.headers["location"]) == (303, "/case/7")
         assert (await client.get("/case/7")).json()["who"] == "dr-b"
+
+
+class Trail(Audit):
+    """The real trail, which also remembers that it is to fail."""
+
+    full = False
+
+    def record(self, *row: Any, **named: Any) -> None:
+        if self.full:
+            raise RetryableError("disk full")
+        super().record(*row, **named)
+
+
+@pytest.fixture
+def trail(settings: Settings) -> Iterator[Trail]:
+    database = open_database(settings)
+    migrate(database, "platform")
+    yield Trail(database, b"k" * 32)
+    database.close()
+
+
+def audited(trail: Trail) -> list[tuple[str, ...]]:
+    with trail._database.session() as session:
+        rows = session.execute(select(AUDIT).order_by(AUDIT.c.id)).mappings()
+        return [(row["principal"], row["action"], row["resource_type"], row["outcome"]) for row in rows]
+
+
+async def test_requests_of_known_callers_and_those_turned_away_are_audited(
+    client: httpx.AsyncClient, security: Security, trail: Trail
+) -> None:
+    client._transport.app.state.audit = trail
+    mine = bearer(security, "board")
+    for _ in range(3):
+        await client.get("/case/one", headers=mine)
+    await client.get("/case/two", headers=mine)
+    await client.get("/case/one")
+    await client.get("/case/one", headers=bearer(security, "analyst"))
+    await client.get("/healthz")
+    await client.post("/note", data={"text": "a"}, headers=mine)
+    await client.post("/note", data={"text": "a"}, headers=mine)
+    case, note = "board GET /case/{key}", "board POST /note"
+    assert audited(trail) == [
+        ("dr-a", "R", case, "success"),
+        ("dr-a", "R", case, "success"),
+        ("anonymous", "R", case, "denied"),
+        ("dr-a", "R", case, "denied"),
+        ("dr-a", "E", note, "success"),
+        ("dr-a", "E", note, "success"),
+    ]
+    assert trail.verify_chain().intact
+
+
+async def test_what_cannot_be_audited_is_not_answered(
+    client: httpx.AsyncClient, security: Security, trail: Trail
+) -> None:
+    client._transport.app.state.audit = trail
+    trail.full = True
+    answer = await client.get("/case/one", headers=bearer(security, "board"))
+    assert answer.status_code == 503
+    assert "dr-a" not in answer.text
+    assert (await client.get("/healthz")).status_code == 200
+    trail.full = False
+    assert (await client.get("/case/one", headers=bearer(security, "board"))).status_code == 200
+    assert len(audited(trail)) == 1
