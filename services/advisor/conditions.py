@@ -1,7 +1,8 @@
 """The declarative conditions of guideline rules, with three truth values: a missing fact is unknown, not false.
 
-Grammar (as parsed YAML): `{all: [...]}`, `{any: [...]}`, `{not: ...}`, or `{fact: name, <op>: operand}` where op is one of
-`is`, `lt`, `le`, `gt`, `ge`, `known`. `known: false` asks whether a fact is absent. Truth is Kleene's strong logic.
+Grammar (as parsed YAML): `{all: [...]}`, `{any: [...]}`, `{unless: ...}`, or `{fact: name, <op>: operand}` where op is one
+of `is`, `lt`, `le`, `gt`, `ge`, `known`. `known: false` asks whether a fact is absent. Truth is Kleene's strong logic, but for
+`unless`: it holds while the inner condition is not known to hold, so an exception that nobody recorded silences no warning.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def check(condition: Any, names: Collection[str], where: str) -> None:
             raise ConfigurationError(f"{where}: all/any need a list of conditions")
         for part in parts:
             check(part, names, where)
-    elif keys == {"not"}:
-        check(condition["not"], names, where)
+    elif keys == {"unless"}:
+        check(condition["unless"], names, where)
     elif "fact" in keys and len(keys) == 2 and (keys - {"fact"}) <= {*_COMPARISONS, "known"}:
         if condition["fact"] not in names:
             raise ConfigurationError(f"{where}: unknown fact {condition['fact']!r}; list it in facts.yaml")
@@ -64,9 +65,9 @@ def evaluate(condition: Mapping[str, Any], facts: Mapping[str, HasValue]) -> Ver
         return _join([evaluate(part, facts) for part in condition["all"]], decisive=False)
     if "any" in condition:
         return _join([evaluate(part, facts) for part in condition["any"]], decisive=True)
-    if "not" in condition:
-        inner = evaluate(condition["not"], facts)
-        return Verdict(None if inner.truth is None else not inner.truth, inner.used, inner.unknown)
+    if "unless" in condition:
+        inner = evaluate(condition["unless"], facts)
+        return Verdict(inner.truth is not True, inner.used, inner.unknown)
     return _compare(condition, facts)
 
 

@@ -48,7 +48,8 @@ def describe(fact: Fact) -> str:
     flag = "holds" if fact.value else "fails"
     words = str(definition[flag] if flag in definition else definition["known"].format(value=fact.value))
     when = f" ({fact.observed_at:%Y-%m-%d})" if fact.observed_at and fact.name != "age" else ""
-    return words[:1].upper() + words[1:] + when
+    # "eGFR" keeps its small letter.
+    return (words[:1].upper() + words[1:] if words[:2].islower() else words) + when
 
 
 def absent(name: str) -> str:

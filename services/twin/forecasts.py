@@ -28,6 +28,7 @@ def forecast(quantity: growth.Quantity, burden: Burden, source: Source) -> twin_
     result = _outline(quantity, burden.points, source)
     result.cautions.extend(burden.cautions)
     try:
+        _refuse_unconfirmed(burden)
         posterior = _fit(quantity, burden.points)
     except RefusedError as refusal:
         result.refusal.CopyFrom(to_refusal(refusal))
@@ -35,6 +36,16 @@ def forecast(quantity: growth.Quantity, burden: Burden, source: Source) -> twin_
     horizon = burden.points[-1].at + timedelta(days=float(data["horizon_days"]))
     _project(result, posterior, burden.points, horizon, None)
     return result
+
+
+def _refuse_unconfirmed(burden: Burden) -> None:
+    if burden.unconfirmed:
+        raise RefusedError(
+            "growth.lesions_unconfirmed",
+            "the regions were found by a threshold alone; physiological uptake among them would pass for tumour",
+            missing=["lesion outlines (RTSTRUCT or SEG)"],
+            remedy="outline the lesions, or confirm the candidates, and send the outlines",
+        )
 
 
 def simulate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from osler.fusion.v1 import fusion_pb2
@@ -36,10 +36,14 @@ class BurdenPoint:
 
 @dataclass(frozen=True)
 class Burden:
-    """One quantity over visits, oldest first, with cautions on how the lesions were joined."""
+    """One quantity over visits, oldest first, with cautions on how the lesions were joined.
+
+    `unconfirmed`: the points count regions that only a threshold found, physiological uptake among them.
+    """
 
     points: tuple[BurdenPoint, ...]
     cautions: tuple[str, ...]
+    unconfirmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class _Lesion:
     tracking_uid: str
     value: float
     entry_id: str
+    confirmed: bool
+    technique: str
 
 
 @dataclass
@@ -79,13 +85,27 @@ def burden(entries: Iterable[fusion_pb2.TimelineEntry], quantity: Quantity) -> B
     """The burden at every visit where it was measured.
 
     Diameters: the lesions of the first visit, followed by their tracking UIDs; one that a later visit of the same lesions
-    lacks counts as zero. Metabolic volume: all lesions of a visit; a visit with PET reference regions and no lesion is
-    zero. Retracted entries and findings without an acquisition time are left out.
+    lacks counts as zero; CT is compared with CT, else MR with MR. Metabolic volume: all outlined lesions of a visit; a
+    visit with PET reference regions and no lesion is zero. Retracted entries and findings without an acquisition time are
+    left out.
     """
     studies = _by_study(entries, quantity)
     if quantity == "metabolic_tumour_volume":
         return _total(studies)
-    return _followed([study for study in studies if study.lesions])
+    return _followed(_same_technique(studies))
+
+
+def _same_technique(studies: Sequence[_Study]) -> list[_Study]:
+    """Studies measured with the technique that more of them have, CT before MR; only its lesions."""
+    by_technique = [
+        [
+            replace(study, lesions=[lesion for lesion in study.lesions if lesion.technique == technique])
+            for study in studies
+            if any(lesion.technique == technique for lesion in study.lesions)
+        ]
+        for technique in ("CT", "MR")
+    ]
+    return max(by_technique, key=len)
 
 
 def _by_study(entries: Iterable[fusion_pb2.TimelineEntry], quantity: Quantity) -> list[_Study]:
@@ -101,9 +121,16 @@ def _by_study(entries: Iterable[fusion_pb2.TimelineEntry], quantity: Quantity) -
             study.reference_entry_ids.append(entry.entry_id)
         value = _value(finding, *_CONCEPT[quantity])
         if finding.kind == imaging_pb2.FINDING_KIND_LESION and value is not None:
-            study.lesions.append(_Lesion(finding.tracking_uid, value, entry.entry_id))
+            technique = "MR" if _value(finding, codes.MEAN_ATTENUATION, None) is None else "CT"
+            study.lesions.append(
+                _Lesion(finding.tracking_uid, value, entry.entry_id, not _by_threshold(finding), technique)
+            )
             study.at = min(study.at, at)
     return sorted(studies.values(), key=lambda study: study.at)
+
+
+def _by_threshold(finding: imaging_pb2.Finding) -> bool:
+    return all("threshold" in measurement.method.lower() for measurement in finding.measurements)
 
 
 def _value(finding: imaging_pb2.Finding, concept: codes.Concept, unit: str | None) -> float | None:
@@ -119,26 +146,32 @@ def _value(finding: imaging_pb2.Finding, concept: codes.Concept, unit: str | Non
 
 
 def _total(studies: Sequence[_Study]) -> Burden:
-    points = []
-    first = next((index for index, study in enumerate(studies) if study.lesions), len(studies))
-    for study in studies[first:]:
+    outlined = [replace(study, lesions=[item for item in study.lesions if item.confirmed]) for study in studies]
+    if not any(study.lesions for study in outlined):
+        points = tuple(_point(study.at, study.lesions) for study in studies if study.lesions)
+        return Burden(points, (), unconfirmed=bool(points))
+    points_found, cautions = [], set()
+    first = next(index for index, study in enumerate(outlined) if study.lesions)
+    for study, full in zip(outlined[first:], studies[first:], strict=True):
         if study.lesions:
-            ids = tuple(sorted(lesion.entry_id for lesion in study.lesions))
-            points.append(BurdenPoint(study.at, sum(lesion.value for lesion in study.lesions), ids))
+            points_found.append(_point(study.at, study.lesions))
+        elif full.lesions:
+            cautions.add("A visit whose lesions were found by a threshold alone is left out.")
         elif study.reference_entry_ids:
-            points.append(BurdenPoint(study.at, 0.0, tuple(sorted(study.reference_entry_ids))))
-    return Burden(tuple(points), ())
+            points_found.append(BurdenPoint(study.at, 0.0, tuple(sorted(study.reference_entry_ids))))
+    return Burden(tuple(points_found), tuple(cautions))
+
+
+def _point(at: datetime, lesions: Iterable[_Lesion]) -> BurdenPoint:
+    kept = list(lesions)
+    return BurdenPoint(at, sum(lesion.value for lesion in kept), tuple(sorted(lesion.entry_id for lesion in kept)))
 
 
 def _followed(studies: Sequence[_Study]) -> Burden:
     if not studies:
         return Burden((), ())
     if not all(lesion.tracking_uid for study in studies for lesion in study.lesions):
-        ids = [tuple(sorted(lesion.entry_id for lesion in study.lesions)) for study in studies]
-        sums = [sum(lesion.value for lesion in study.lesions) for study in studies]
-        points = tuple(
-            BurdenPoint(study.at, value, entry_ids) for study, value, entry_ids in zip(studies, sums, ids, strict=True)
-        )
+        points = tuple(_point(study.at, study.lesions) for study in studies)
         return Burden(points, ("Lesions carry no tracking UIDs: the sum is over all lesions of each visit.",))
     baseline = {lesion.tracking_uid for lesion in studies[0].lesions}
     points_found, cautions, vanished = [], set(), 0
@@ -151,8 +184,7 @@ def _followed(studies: Sequence[_Study]) -> Burden:
             cautions.add("A later visit shares no tracked lesion with the first one and is left out.")
             continue
         vanished += len(baseline) - len(followed)
-        ids_followed = tuple(sorted(lesion.entry_id for lesion in followed.values()))
-        points_found.append(BurdenPoint(study.at, sum(lesion.value for lesion in followed.values()), ids_followed))
+        points_found.append(_point(study.at, followed.values()))
     if vanished:
         cautions.add("A lesion of the first visit that a later visit does not show counts as zero there.")
     return Burden(tuple(points_found), tuple(sorted(cautions)))

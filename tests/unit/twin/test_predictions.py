@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import protovalidate
 import pytest
 
+from services.clinical import codes
 from services.twin.predictions import predict
 from services.twin.snapshot import burden
 
@@ -113,3 +114,27 @@ def test_the_same_snapshot_gives_the_same_bytes(snapshot, lesion):
     made = snapshot([lesion("1", 0, "a", 40, 30), lesion("2", 60, "a", 28, 12)])
     first, second = (predict(made, "0" * 64, NOW).SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
+
+
+def test_ct_is_compared_with_ct_though_mr_shows_the_same_lesion(lesion):
+    on_ct = [lesion("ct1", 0, "a", 40), lesion("ct2", 60, "a", 30)]
+    for entry in on_ct:
+        attenuation = entry.finding.measurements.add()
+        attenuation.CopyFrom(entry.finding.measurements[0])
+        attenuation.concept.CopyFrom(codes.MEAN_ATTENUATION.proto)
+    on_mr = [lesion("mr1", 1, "a", 44), lesion("mr2", 61, "a", 33)]
+    assert [point.value for point in burden([*on_mr, *on_ct], "sum_longest_diameters").points] == [40, 30]
+    assert [point.value for point in burden(on_mr, "sum_longest_diameters").points] == [44, 33]
+
+
+def test_regions_found_by_a_threshold_alone_are_shown_but_not_projected(snapshot, lesion):
+    entries = [lesion("1", 0, "a", volume_ml=30), lesion("2", 60, "b", volume_ml=20)]
+    for entry in entries:
+        entry.finding.measurements[0].method = "fixed threshold SUV 4"
+    (forecast,) = predict(snapshot(entries), "0" * 64, NOW).forecasts
+    assert forecast.refusal.reason == "growth.lesions_unconfirmed"
+    assert [point.value for point in forecast.observed] == [30, 20]
+    outlined = [lesion("0", -30, "a", volume_ml=40), *entries]
+    measured = burden(outlined, "metabolic_tumour_volume")
+    assert [point.value for point in measured.points] == [40]
+    assert any("threshold" in caution for caution in measured.cautions)

@@ -1,0 +1,200 @@
+"""The next imaging step: which examination, when, why, and why not another.
+
+Follows the response, and inside the published range of intervals the twin's forecast. Data and sources in
+`imaging_steps.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from osler.advisor.v1 import advisor_pb2
+from osler.twin.v1 import twin_pb2
+
+from services.advisor.facts import Facts, absent
+from services.advisor.messages import URGENCY, order_code
+from services.advisor.provenance import Source, provenance, recommendation_id
+from services.advisor.tables import table
+from services.advisor.visits import Visit
+from services.clinical.provenance import timestamp
+
+# Worst first: the step follows the criterion that asks for most.
+SEVERITY: Sequence[tuple[advisor_pb2.ResponseCategory, str]] = (
+    (advisor_pb2.RESPONSE_CATEGORY_PROGRESSIVE, "progressive"),
+    (advisor_pb2.RESPONSE_CATEGORY_STABLE, "stable"),
+    (advisor_pb2.RESPONSE_CATEGORY_PARTIAL, "partial"),
+    (advisor_pb2.RESPONSE_CATEGORY_COMPLETE, "complete"),
+    (advisor_pb2.RESPONSE_CATEGORY_NOT_EVALUABLE, "not_evaluable"),
+)
+_CONTRAST_RULES = "contrast.iodine."
+_TREATMENT = "treatment (drugs, start, radiotherapy)"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The recommendation, and whether its date has passed."""
+
+    recommendation: advisor_pb2.Recommendation
+    overdue: bool
+
+
+def leading(
+    responses: Sequence[advisor_pb2.ResponseAssessment],
+) -> tuple[str, advisor_pb2.ResponseAssessment] | None:
+    """The situation and the assessment that decide: the worst that could be judged, "not_evaluable" only when none could."""
+    for category, situation in SEVERITY:
+        for response in responses:
+            if response.category == category:
+                return situation, response
+    return None
+
+
+def next_step(
+    visits: Sequence[Visit],
+    responses: Sequence[advisor_pb2.ResponseAssessment],
+    predictions: twin_pb2.PatientPredictions,
+    safety: Sequence[advisor_pb2.Recommendation],
+    facts: Facts,
+    source: Source,
+    as_of: datetime,
+) -> Step | None:
+    """The next examination for a patient with lesions; None where no lesion was ever measured.
+
+    `safety`: standing contrast recommendations, which decide how a contrast examination may be done.
+    """
+    with_lesions = [visit for visit in visits if visit.lesions]
+    if not with_lesions:
+        return None
+    found = leading(responses)
+    situation, response = found if found else ("first_visit", None)
+    data = table("imaging_steps.yaml")
+    step = data["steps"][situation]
+    last = response.current_at.ToDatetime(UTC) if response else with_lesions[-1].at
+    order = _order(response, with_lesions[-1])
+    forecast = next((item for item in predictions.forecasts if item.curve), None)
+    weeks = _weeks(step["weeks"], forecast)
+    due = last + timedelta(weeks=weeks)
+    overdue = due < as_of
+    words = {
+        "criterion": response.criterion if response else "",
+        "label": response.label if response else "",
+        "title": data["orders"][order]["title"],
+        "weeks": weeks,
+        "due": f"{due:%Y-%m-%d}",
+    }
+    evidence = _evidence(response, with_lesions[-1], forecast)
+    ids = [entry_id for item in evidence for entry_id in item.entry_ids]
+    result = advisor_pb2.Recommendation(
+        recommendation_id=recommendation_id(step["rule"], source.patient_key, ids),
+        rule_id=step["rule"],
+        summary=step["summary"].format(**words),
+        detail=_detail(step["detail"], weeks, order, safety, due, overdue, as_of),
+        urgency=URGENCY["warning" if overdue else step["urgency"]],
+        category="follow-up",
+        proposed_order=order_code(order),
+        due_at=timestamp(due),
+        evidence=evidence,
+        alternatives=_alternatives(step["alternatives"], order, safety),
+        not_found=_not_found(forecast, order, facts),
+        strength=step["strength"],
+        provenance=provenance(
+            source,
+            method=f"{step['rule']}@{data['version']}",
+            citations=[data["sources"][key] for key in step["sources"]],
+            entry_ids=ids,
+            parameters={"weeks": str(weeks), "situation": situation},
+        ),
+    )
+    return Step(result, overdue)
+
+
+def _order(response: advisor_pb2.ResponseAssessment | None, latest: Visit) -> str:
+    """The same technique as the one that was judged; without a judgement, as at the latest visit."""
+    if response is not None:
+        return "anatomical" if response.criterion.startswith("RECIST") else "PT"
+    return "PT" if latest.is_pet else "anatomical"
+
+
+def _weeks(interval: Mapping[str, int], forecast: twin_pb2.TumourForecast | None) -> int:
+    if forecast is None:
+        return interval["usual"]
+    limits = table("imaging_steps.yaml")["personal"]
+    if forecast.probability_of_progression >= limits["early_from"]:
+        return interval["early"]
+    if forecast.probability_of_progression < limits["late_below"]:
+        return interval["late"]
+    return interval["usual"]
+
+
+def _evidence(
+    response: advisor_pb2.ResponseAssessment | None, latest: Visit, forecast: twin_pb2.TumourForecast | None
+) -> list[advisor_pb2.Evidence]:
+    lesions = [lesion.entry_id for lesion in latest.lesions]
+    seen = f"{len(lesions)} lesion measurement(s) at the latest visit ({latest.at:%Y-%m-%d})"
+    evidence = [advisor_pb2.Evidence(statement=seen, entry_ids=sorted(lesions))]
+    if response is not None:
+        statement = f"{response.criterion}: {response.label}. {response.explanation}"
+        evidence.insert(0, advisor_pb2.Evidence(statement=statement, entry_ids=response.evidence_entry_ids))
+    if forecast is not None:
+        horizon = forecast.horizon.ToDatetime(UTC)
+        statement = (
+            f"Forecast ({forecast.quantity.lower()}): probability of progression until {horizon:%Y-%m-%d} "
+            f"{100 * forecast.probability_of_progression:.0f} %; lowest {_nadir(forecast)}"
+        )
+        ids = [entry_id for point in forecast.observed for entry_id in point.entry_ids]
+        evidence.append(advisor_pb2.Evidence(statement=statement, entry_ids=ids))
+    return evidence
+
+
+def _nadir(forecast: twin_pb2.TumourForecast) -> str:
+    nadir = forecast.time_to_nadir
+    interval = nadir.uncertainty.interval
+    return (
+        f"about {nadir.value:.0f} days after the first measurement "
+        f"({100 * interval.level:.0f} % interval {interval.lower:.0f} to {interval.upper:.0f})"
+    )
+
+
+def _contrast_limits(order: str, safety: Sequence[advisor_pb2.Recommendation]) -> list[advisor_pb2.Recommendation]:
+    return [item for item in safety if order == "anatomical" and item.rule_id.startswith(_CONTRAST_RULES)]
+
+
+def _detail(
+    text: Any,
+    weeks: int,
+    order: str,
+    safety: Sequence[advisor_pb2.Recommendation],
+    due: datetime,
+    overdue: bool,
+    as_of: datetime,
+) -> str:
+    parts = [str(text), f"Interval chosen: {weeks} weeks after the last visit."]
+    if overdue:
+        parts.append(f"That date passed {(as_of - due).days} days ago and no later visit is known: schedule it now.")
+    parts += [f"With contrast: {item.summary}." for item in _contrast_limits(order, safety)]
+    return " ".join(parts)
+
+
+def _alternatives(
+    listed: Sequence[Mapping[str, str]], order: str, safety: Sequence[advisor_pb2.Recommendation]
+) -> list[advisor_pb2.Alternative]:
+    found = [advisor_pb2.Alternative(title=item["title"], reason=item["reason"]) for item in listed]
+    seen = {item.title for item in found}
+    for limit in _contrast_limits(order, safety):
+        for alternative in limit.alternatives:
+            if alternative.title not in seen:
+                seen.add(alternative.title)
+                found.append(alternative)
+    return found
+
+
+def _not_found(forecast: twin_pb2.TumourForecast | None, order: str, facts: Facts) -> list[str]:
+    missing = [_TREATMENT]
+    if forecast is None:
+        missing.append("a tumour forecast (needs the same lesions at two visits)")
+    if order == "anatomical" and "egfr" not in facts:
+        missing.append(absent("egfr"))
+    return missing

@@ -1,0 +1,68 @@
+"""Event handlers: new predictions give new advice, from the same snapshot."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.message import DecodeError
+from osler.common.v1 import common_pb2
+from osler.events.v1 import events_pb2
+from osler.fusion.v1 import fusion_pb2
+
+from services.advisor import store
+from services.advisor.advice import advise
+from services.platform.blobs import BlobStore
+from services.platform.errors import RefusedError
+from services.platform.events import Event, event_id, pack
+from services.platform.room import Effect, Handler, Transaction
+
+ROOM = "advisor"
+
+
+def prediction_ready(blobs: BlobStore) -> Handler:
+    """Handles `osler.prediction.ready.v1`: advises from the snapshot that the predictions were made of."""
+
+    def handle(event: Event, message: events_pb2.PredictionReady) -> Effect:
+        predictions = message.predictions
+        snapshot = read_snapshot(blobs, message.snapshot)
+        if (snapshot.patient_key, snapshot.revision) != (predictions.patient_key, predictions.snapshot_revision):
+            raise RefusedError(
+                "snapshot.mismatch",
+                "the snapshot that the event refers to is not the one that the predictions were made of",
+                remedy="announce the predictions again from the twin",
+                subject=event.id,
+            )
+        now = datetime.now(UTC)
+        advice = advise(snapshot, predictions, message.snapshot.sha256, now)
+
+        def effect(tx: Transaction) -> None:
+            store.put(tx.session, advice, message.snapshot, now)
+            ready = events_pb2.RecommendationReady(advice=advice)
+            announced = event_id(ROOM, event.id)
+            tx.emit(pack(ready, source=ROOM, key=advice.patient_key, id=announced, traceparent=event.traceparent))
+
+        return effect
+
+    return handle
+
+
+def patient_merged(event: Event, message: events_pb2.PatientMerged) -> Effect:
+    """Handles `osler.patient.merged.v1`: advice for the key that is gone goes too."""
+
+    def effect(tx: Transaction) -> None:
+        store.forget(tx.session, [message.merged_patient_key])
+
+    return effect
+
+
+def read_snapshot(blobs: BlobStore, reference: common_pb2.BlobRef) -> fusion_pb2.PatientSnapshot:
+    """The snapshot behind a reference. Raises RefusedError `snapshot.unreadable`."""
+    try:
+        return fusion_pb2.PatientSnapshot.FromString(blobs.get(reference))
+    except DecodeError as error:
+        raise RefusedError(
+            "snapshot.unreadable",
+            "the blob that the event refers to is not a patient snapshot",
+            remedy="announce the update again from fusion",
+            subject=reference.sha256,
+        ) from error
