@@ -34,9 +34,17 @@ _CACHED = 2048
 
 def base_url(request: Request) -> str:
     """Where the caller sees this door; a proxy in front names itself in X-Forwarded-Host and X-Forwarded-Proto."""
-    host = request.headers.get("x-forwarded-host", request.url.netloc)
+    host = request.headers.get("x-forwarded-host", "") or _host(request)
     scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
     return f"{scheme}://{host}{request.scope.get('root_path', '')}{PREFIX}"
+
+
+def _host(request: Request) -> str:
+    """The Host header; dicomweb-client leaves out the port there, which is then that of this server."""
+    server = request.scope.get("server")
+    if server and request.headers.get("host", "") == server[0] and server[1] not in (None, 80, 443):
+        return f"{server[0]}:{server[1]}"
+    return request.url.netloc
 
 
 def json_response(content: Any, status: int = 200) -> Response:

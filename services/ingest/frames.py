@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
@@ -80,8 +81,8 @@ def frame(dataset: pydicom.FileDataset, number: int, *, as_stored: bool) -> Fram
     if as_stored and is_compressed(syntax):
         encapsulated = get_frame(dataset.PixelData, number - 1, number_of_frames=count)
         return Frame(encapsulated, media_type_of(syntax), syntax)
-    if not is_compressed(syntax) and (bits := _native(dataset, keyword, number, count)) is not None:
-        return Frame(bits, OCTETS, str(ExplicitVRLittleEndian))
+    if not is_compressed(syntax) and (cut := _native(dataset, keyword, number, count)) is not None:
+        return Frame(cut, OCTETS, str(ExplicitVRLittleEndian))
     try:
         native, _ = get_decoder(dataset.file_meta.TransferSyntaxUID).as_buffer(dataset, index=number - 1)
     except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
@@ -94,16 +95,23 @@ def frame(dataset: pydicom.FileDataset, number: int, *, as_stored: bool) -> Fram
 
 
 def _native(dataset: pydicom.FileDataset, keyword: str, number: int, count: int) -> bytes | None:
-    """A native little-endian frame cut out as it is; None when its bytes have to be worked on first."""
+    """A native frame in little endian; None when frames do not begin at whole bytes (bit-packed segmentations)."""
     pixels = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1)
     bits = pixels * dataset.get("BitsAllocated", 8)
     if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
         bits = bits * 2 // 3
-    if not dataset.original_encoding[1] or (bits % 8 and count > 1):
+    if bits % 8 and count > 1:
         return None
     size = (bits + 7) // 8
     value: bytes = dataset[keyword].value
-    return value[(number - 1) * size : number * size]
+    return _in_little_endian(dataset, value[(number - 1) * size : number * size])
+
+
+def _in_little_endian(dataset: pydicom.FileDataset, native: bytes) -> bytes:
+    word = int(dataset.get("BitsAllocated", 8)) // 8
+    if dataset.original_encoding[1] or word < 2:
+        return native
+    return np.frombuffer(native, f">u{word}").byteswap().tobytes()
 
 
 def transcode(content: bytes, wanted: str) -> bytes:
@@ -118,22 +126,16 @@ def transcode(content: bytes, wanted: str) -> bytes:
     try:
         if is_compressed(str(dataset.file_meta.TransferSyntaxUID)):
             dataset.decompress(generate_instance_uid=False)
-        native = dataset if dataset.original_encoding[1] else _little_endian(dataset)
+        elif "PixelData" in dataset:
+            dataset.PixelData = _in_little_endian(dataset, dataset.PixelData)
     except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
         raise RefusedError("dicom.undecodable", f"cannot be decompressed ({type(error).__name__})") from error
-    fresh = Dataset(native)
+    fresh = Dataset(dataset)
     fresh.file_meta = dataset.file_meta
     fresh.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, fresh, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def _little_endian(dataset: pydicom.FileDataset) -> pydicom.FileDataset:
-    if "PixelData" in dataset and dataset.BitsAllocated > 8:
-        buffer, _ = get_decoder(dataset.file_meta.TransferSyntaxUID).as_buffer(dataset)
-        dataset.PixelData = bytes(buffer)
-    return dataset
 
 
 def metadata(dataset: Dataset, bulk_data_url: str) -> JsonDataset:
