@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -130,6 +130,7 @@ class CleaningProcessor(SpanProcessor):
 _lock = threading.Lock()
 _processor = CleaningProcessor()
 _provider: TracerProvider | None = None
+_at_end: list[Callable[[], object]] = []
 
 
 def setup(service_name: str, settings: Settings) -> None:
@@ -148,7 +149,9 @@ def setup(service_name: str, settings: Settings) -> None:
     if base:
         reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{base}/v1/metrics"))
         resource = Resource.create({"service.name": configured.service_name or service_name})
-        metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=[reader]))
+        meters = MeterProvider(resource=resource, metric_readers=[reader])
+        metrics.set_meter_provider(meters)
+        _at_end.append(lambda: meters.force_flush(5_000))
 
 
 def _install(service_name: str) -> bool:
@@ -166,6 +169,8 @@ def shutdown() -> None:
     """Sends what is still buffered. Call once, at the end of the process."""
     if _provider is not None:
         _provider.force_flush(5_000)
+    for flush in _at_end:
+        flush()
 
 
 @contextmanager

@@ -9,12 +9,17 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from osler.advisor.v1 import advisor_pb2, advisor_pb2_grpc
 from osler.fusion.v1 import fusion_pb2, fusion_pb2_grpc
@@ -424,3 +429,62 @@ async def test_reflection_answers_grpcurl(running: Running) -> None:
         subprocess.run, [grpcurl, "-plaintext", *target], capture_output=True, text=True, timeout=20, check=False
     )
     assert "Unauthenticated" in refused.stderr
+
+
+def certificate(folder: Path, name: str, authority: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+    """Writes `<name>.pem` and `<name>.key`, signed by `authority` or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(authority[0].subject if authority else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
+        .sign(authority[1] if authority else key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    encoding, no_password = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / f"{name}.key").write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, no_password))
+    return built, key
+
+
+async def test_rooms_talk_over_mutual_tls(tmp_path: Path) -> None:
+    authority = certificate(tmp_path, "authority")
+    certificate(tmp_path, "room", authority)
+    tls = {
+        "enabled": True,
+        "cert_file": tmp_path / "room.pem",
+        "key_file": tmp_path / "room.key",
+        "ca_file": tmp_path / "authority.pem",
+        "client_auth": True,
+    }
+    running = Running(tmp_path, tls=tls)
+    await running.start()
+    async with running.channel() as channel:
+        assert (await advice(channel)).advice.patient_key == KEY
+    nobody = Settings(home=tmp_path, grpc={"tls": {"enabled": True, "ca_file": tmp_path / "authority.pem"}})
+    token = running.security.issue("dr-a", ["board"])
+    async with rpc.channel(running.server.address, nobody, lambda: token) as channel:
+        assert (await failure(advice(channel, timeout=2))).code is grpc.StatusCode.UNAVAILABLE
+    async with rpc.channel(running.server.address, Settings(home=tmp_path), lambda: token) as channel:
+        assert (await failure(advice(channel, timeout=2))).code is grpc.StatusCode.UNAVAILABLE
+    await running.server.stop(0)
+
+
+def test_tls_without_its_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="TLS needs cert_file and key_file"):
+        Settings(home=tmp_path, grpc={"tls": {"enabled": True}})
+    missing = {
+        "enabled": True,
+        "cert_file": tmp_path / "no.pem",
+        "key_file": tmp_path / "no.key",
+        "ca_file": tmp_path / "no.ca",
+    }
+    with pytest.raises(ConfigurationError, match=r"grpc\.tls: cannot read"):
+        rpc.sync_channel("127.0.0.1:1", Settings(home=tmp_path, grpc={"tls": missing}))

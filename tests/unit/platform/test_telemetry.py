@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import REGISTRY
 
 from services.platform import telemetry
@@ -76,3 +84,48 @@ def test_requests_are_counted_and_timed() -> None:
         raise RuntimeError
     assert (count("OK"), count("ERROR"), count("NOT_FOUND")) == tuple(value + 1 for value in before)
     assert (REGISTRY.get_sample_value("osler_request_seconds_count", {"door": "test", "method": "M"}) or 0) >= 3
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from services.platform import telemetry
+from services.platform.config import Settings
+
+telemetry.setup("osler-twin", Settings(home=Path("/nowhere"), telemetry={"otlp_endpoint": sys.argv[1]}))
+telemetry.setup("another", Settings(home=Path("/nowhere")))
+with telemetry.measured("grpc", "M"), telemetry.span("predict", attributes={"osler.room": "twin"}) as span:
+    span.set_attribute("patient_name", "Doe^Jane")
+telemetry.shutdown()
+"""
+
+
+def test_spans_and_metrics_reach_a_collector_clean() -> None:
+    received: dict[str, bytes] = {}
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received[self.path] = gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        endpoint = f"http://127.0.0.1:{server.server_port}/"
+        subprocess.run([sys.executable, "-c", EXPORT, endpoint], check=True, timeout=60)
+        server.shutdown()
+        thread.join()
+    (resource,) = ExportTraceServiceRequest.FromString(received["/v1/traces"]).resource_spans
+    names = {item.key: item.value.string_value for item in resource.resource.attributes}
+    (span,) = resource.scope_spans[0].spans
+    assert names["service.name"] == "osler-twin"
+    assert (span.name, [item.key for item in span.attributes]) == ("predict", ["osler.room"])
+    (measures,) = ExportMetricsServiceRequest.FromString(received["/v1/metrics"]).resource_metrics
+    assert measures.scope_metrics[0].metrics[0].name == "osler.request.duration"
+    assert b"Doe" not in b"".join(received.values())
