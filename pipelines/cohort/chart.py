@@ -12,7 +12,6 @@ from typing import Any
 
 from pipelines.cohort.dicom import Person
 
-RECORD_SYSTEM = "urn:osler:demo-hospital"
 HTEST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HTEST", "display": "test health data"}
 _NAMESPACE = uuid.UUID("0f6a2f3f-9a1b-4a6f-8f0c-0b6e0f1a7c11")
 
@@ -85,7 +84,9 @@ def _patient(person: Person) -> dict[str, Any]:
         "patient",
         None,
         {
-            "identifier": [{"type": identifier_type, "system": RECORD_SYSTEM, "value": person.record_number}],
+            "identifier": [
+                {"type": identifier_type, "system": f"urn:oid:{person.issuer}", "value": person.record_number}
+            ],
             "name": [{"family": family.title(), "given": [given.title()]}],
             "gender": {"F": "female", "M": "male"}[person.sex],
             "birthDate": f"{person.birth_date[:4]}-{person.birth_date[4:6]}-{person.birth_date[6:]}",
@@ -233,7 +234,9 @@ def fhir_bundle(person: Person) -> dict[str, Any]:
 def hl7_messages(person: Person) -> list[str]:
     """One ADT^A08 and the laboratory's ORU^R01 messages (HL7 v2.5.1), segments separated by carriage returns."""
     family, given = person.name.split("^")[:2]
-    identity = f"PID|1||{person.record_number}^^^{person.issuer}^MR||{family}^{given}||{person.birth_date}|{person.sex}"
+    identity = (
+        f"PID|1||{person.record_number}^^^&{person.issuer}&ISO^MR||{family}^{given}||{person.birth_date}|{person.sex}"
+    )
     header = "MSH|^~\\&|DEMOLAB|DEMOHOSPITAL|OSLER|OSLER|{time}||{type}|{control}|T|2.5.1"
     messages = [
         "\r".join(

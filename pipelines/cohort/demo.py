@@ -13,7 +13,9 @@ import numpy as np
 from pipelines.cohort import acquisition, chart, dicom
 from pipelines.cohort.anatomy import Lesion, Pose
 
-PERSON = dicom.Person("SYNTHETIC^DEMO", "DEMO-0001", "demo-hospital", "19650214", "F", 74.0, 1.66)
+# The imaginary hospital that gives out the record numbers.
+ISSUER = str(dicom.uid("demo-hospital"))
+PERSON = dicom.Person("SYNTHETIC^DEMO", "DEMO-0001", ISSUER, "19650214", "F", 74.0, 1.66)
 
 # name, site, centre in mm (body frame), (diameter mm, SUV) at each visit
 _LESIONS: list[tuple[str, str, tuple[float, float, float], tuple[float, float], tuple[float, float], float, float]] = [

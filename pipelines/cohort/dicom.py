@@ -38,7 +38,7 @@ def uid(*parts: str) -> UID:
 
 @dataclass(frozen=True)
 class Person:
-    """Who the images are of. Weight in kg, height in m."""
+    """Who the images are of. `issuer` is the OID of the authority that gave out the record number. Weight in kg, height in m."""
 
     name: str
     record_number: str
@@ -68,7 +68,9 @@ def _header(person: Person, visit: Visit, modality: str, series: str, when: date
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.TimezoneOffsetFromUTC = "+0000"
     dataset.PatientName, dataset.PatientID = person.name, person.record_number
-    dataset.IssuerOfPatientID = person.issuer
+    issuer = Dataset()
+    issuer.UniversalEntityID, issuer.UniversalEntityIDType = person.issuer, "ISO"
+    dataset.IssuerOfPatientIDQualifiersSequence = DicomSequence([issuer])
     dataset.PatientBirthDate, dataset.PatientSex = person.birth_date, person.sex
     dataset.PatientWeight, dataset.PatientSize = person.weight_kg, person.height_m
     dataset.PatientComments = MARK
