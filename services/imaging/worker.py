@@ -1,0 +1,105 @@
+"""Event handlers: a received study becomes findings; a merge of patients moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from google.protobuf.message import DecodeError
+from osler.common.v1 import common_pb2
+from osler.events.v1 import events_pb2
+from osler.imaging.v1 import imaging_pb2
+from osler.ingest.v1 import ingest_pb2
+
+from services.clinical.dicom.series import read_manifest_series
+from services.imaging import store
+from services.imaging.analysis import analyze_study, derived_object
+from services.imaging.compute import Compute
+from services.platform.blobs import BlobStore
+from services.platform.database import Database
+from services.platform.errors import RefusedError
+from services.platform.events import Event, event_id, pack
+from services.platform.room import Effect, Handler, Transaction
+
+ROOM = "imaging"
+DICOM = "application/dicom"
+
+
+class Analyst:
+    """Studies to findings, once for each study and revision."""
+
+    def __init__(self, database: Database, blobs: BlobStore, compute: Compute) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._compute = compute
+
+    def manifest(self, reference: common_pb2.BlobRef) -> ingest_pb2.StudyManifest:
+        """The manifest that a reference names. Raises RefusedError `manifest.unreadable`."""
+        try:
+            return ingest_pb2.StudyManifest.FromString(self._blobs.get(reference))
+        except DecodeError as error:
+            raise RefusedError(
+                "manifest.unreadable",
+                "the blob is not a study manifest",
+                remedy="Announce the study again from ingest.",
+                subject=reference.sha256,
+            ) from error
+
+    def findings(self, reference: common_pb2.BlobRef, made_at: datetime) -> tuple[imaging_pb2.StudyFindings, str]:
+        """The findings of a study, and the SHA-256 of the manifest that they were made from.
+
+        Those already kept for the same manifest or a newer revision are given again.
+        """
+        manifest = self.manifest(reference)
+        with self._database.session() as session:
+            held = store.of_study(session, manifest.study_instance_uid)
+        if held is not None and (held[1] == reference.sha256 or held[0].study_revision > manifest.revision):
+            return held
+        analysis = analyze_study(
+            manifest,
+            lambda uid: read_manifest_series(manifest, uid, self._blobs),
+            self._compute.hippocampus,
+            made_at,
+        )
+        result = analysis.findings
+        for made in analysis.objects:
+            name = f"derived/{made.study_instance_uid}/{made.sop_instance_uid}.dcm"
+            result.derived_objects.append(derived_object(made, self._blobs.put(made.content, DICOM, name)))
+        return result, reference.sha256
+
+
+def announce(tx: Transaction, findings: imaging_pb2.StudyFindings, manifest_sha256: str, traceparent: str = "") -> None:
+    """Keeps the findings and announces them; the same study and revision twice is one event."""
+    store.put(tx.session, findings, manifest_sha256, datetime.now(UTC))
+    tx.emit(
+        pack(
+            events_pb2.FindingsReady(findings=findings),
+            source=ROOM,
+            key=findings.patient_key,
+            id=event_id(ROOM, findings.study_instance_uid, str(findings.study_revision)),
+            subject=findings.study_instance_uid,
+            traceparent=traceparent,
+        )
+    )
+
+
+def handlers(analyst: Analyst) -> Mapping[str, Handler]:
+    """Handlers by event type."""
+
+    def study_received(event: Event, message: events_pb2.StudyReceived) -> Effect:
+        findings, manifest_sha256 = analyst.findings(message.manifest, event.time)
+        if findings.study_instance_uid != message.study_instance_uid:
+            raise RefusedError(
+                "manifest.wrong_study",
+                "the manifest that the event refers to belongs to another study",
+                remedy="Announce the study again from ingest.",
+                subject=event.id,
+            )
+        if findings.study_revision > message.revision:
+            return lambda tx: None
+        return lambda tx: announce(tx, findings, manifest_sha256, event.traceparent)
+
+    def patient_merged(event: Event, message: events_pb2.PatientMerged) -> Effect:
+        return lambda tx: store.merge(tx.session, message.surviving_patient_key, message.merged_patient_key)
+
+    return {"osler.study.received.v1": study_received, "osler.patient.merged.v1": patient_merged}
