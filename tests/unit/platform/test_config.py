@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -151,14 +152,16 @@ def test_a_short_or_public_identity_key_is_refused(tmp_path: Path) -> None:
         settings.identity_key()
 
 
-def _create(path: Path) -> bytes:
-    return create_once(path, lambda: os.urandom(16))
+def test_those_that_start_together_agree_on_one_secret(tmp_path: Path) -> None:
+    path, together = tmp_path / "key", threading.Barrier(8)
 
+    def create(_: int) -> bytes:
+        together.wait(5)
+        return create_once(path, lambda: os.urandom(16))
 
-def test_processes_that_start_together_agree_on_one_secret(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        made = pool.map(_create, [tmp_path / "key"] * 12, chunksize=1)
-    assert len(set(made)) == 1
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(create, range(8)))
+    assert len(made) == 1
     assert os.listdir(tmp_path) == ["key"]
 
 
