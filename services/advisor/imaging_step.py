@@ -19,6 +19,7 @@ from services.advisor.messages import URGENCY, order_code
 from services.advisor.provenance import Source, provenance, recommendation_id
 from services.advisor.tables import table
 from services.advisor.visits import Visit
+from services.clinical import codes
 from services.clinical.provenance import timestamp
 
 # Worst first: the step follows the criterion that asks for most.
@@ -29,7 +30,7 @@ SEVERITY: Sequence[tuple[advisor_pb2.ResponseCategory, str]] = (
     (advisor_pb2.RESPONSE_CATEGORY_COMPLETE, "complete"),
     (advisor_pb2.RESPONSE_CATEGORY_NOT_EVALUABLE, "not_evaluable"),
 )
-_CONTRAST_RULES = "contrast.iodine."
+_UNIT_OF_ORDER: Mapping[str, str] = {"PT": codes.UNIT_ML, "CT": codes.UNIT_MM, "MR": codes.UNIT_MM}
 _TREATMENT = "treatment (drugs, start, radiotherapy)"
 
 
@@ -73,19 +74,19 @@ def next_step(
     data = table("imaging_steps.yaml")
     step = data["steps"][situation]
     last = response.current_at.ToDatetime(UTC) if response else with_lesions[-1].at
-    order = _order(response, with_lesions[-1])
-    forecast = next((item for item in predictions.forecasts if item.curve), None)
+    order = _order(response, with_lesions)
+    forecast = _forecast(predictions, order)
     weeks = _weeks(step["weeks"], forecast)
     due = last + timedelta(weeks=weeks)
     overdue = due < as_of
     words = {
         "criterion": response.criterion if response else "",
-        "label": response.label if response else "",
+        "label": f"{response.label} ({situation.replace('_', ' ')})" if response else "",
         "title": data["orders"][order]["title"],
         "weeks": weeks,
         "due": f"{due:%Y-%m-%d}",
     }
-    evidence = _evidence(response, with_lesions[-1], forecast)
+    evidence = _evidence(responses, response, with_lesions[-1], forecast)
     ids = [entry_id for item in evidence for entry_id in item.entry_ids]
     result = advisor_pb2.Recommendation(
         recommendation_id=recommendation_id(step["rule"], source.patient_key, ids),
@@ -111,11 +112,25 @@ def next_step(
     return Step(result, overdue)
 
 
-def _order(response: advisor_pb2.ResponseAssessment | None, latest: Visit) -> str:
-    """The same technique as the one that was judged; without a judgement, as at the latest visit."""
-    if response is not None:
-        return "anatomical" if response.criterion.startswith("RECIST") else "PT"
-    return "PT" if latest.is_pet else "anatomical"
+def _order(response: advisor_pb2.ResponseAssessment | None, with_lesions: Sequence[Visit]) -> str:
+    """The technique that was judged; without a judgement, that of the latest visit."""
+    if response is None:
+        return "PT" if with_lesions[-1].is_pet else _anatomical(with_lesions[-1])
+    if not response.criterion.startswith("RECIST"):
+        return "PT"
+    return _anatomical(next(visit for visit in with_lesions if visit.study_uid == response.current_study_uid))
+
+
+def _anatomical(visit: Visit) -> str:
+    return "CT" if any(lesion.technique == "CT" for lesion in visit.lesions) else "MR"
+
+
+def _forecast(predictions: twin_pb2.PatientPredictions, order: str) -> twin_pb2.TumourForecast | None:
+    """The forecast of what the examination measures (volume for PET, diameters else), or another where there is none."""
+    with_curve = [item for item in predictions.forecasts if item.curve]
+    return next(
+        (item for item in with_curve if item.unit == _UNIT_OF_ORDER[order]), with_curve[0] if with_curve else None
+    )
 
 
 def _weeks(interval: Mapping[str, int], forecast: twin_pb2.TumourForecast | None) -> int:
@@ -130,14 +145,21 @@ def _weeks(interval: Mapping[str, int], forecast: twin_pb2.TumourForecast | None
 
 
 def _evidence(
-    response: advisor_pb2.ResponseAssessment | None, latest: Visit, forecast: twin_pb2.TumourForecast | None
+    responses: Sequence[advisor_pb2.ResponseAssessment],
+    lead: advisor_pb2.ResponseAssessment | None,
+    latest: Visit,
+    forecast: twin_pb2.TumourForecast | None,
 ) -> list[advisor_pb2.Evidence]:
-    lesions = [lesion.entry_id for lesion in latest.lesions]
-    seen = f"{len(lesions)} lesion measurement(s) at the latest visit ({latest.at:%Y-%m-%d})"
-    evidence = [advisor_pb2.Evidence(statement=seen, entry_ids=sorted(lesions))]
-    if response is not None:
-        statement = f"{response.criterion}: {response.label}. {response.explanation}"
-        evidence.insert(0, advisor_pb2.Evidence(statement=statement, entry_ids=response.evidence_entry_ids))
+    """The assessment that leads, then the others (which may disagree), the latest visit, the forecast."""
+    evidence = [
+        advisor_pb2.Evidence(
+            statement=f"{item.criterion} {item.label}: {item.explanation}", entry_ids=item.evidence_entry_ids
+        )
+        for item in sorted(responses, key=lambda item: item is not lead)
+    ]
+    ids = sorted(lesion.entry_id for lesion in latest.lesions)
+    seen = f"{len(ids)} lesion measurement(s) at the latest visit ({latest.at:%Y-%m-%d})"
+    evidence.append(advisor_pb2.Evidence(statement=seen, entry_ids=ids))
     if forecast is not None:
         horizon = forecast.horizon.ToDatetime(UTC)
         statement = (
@@ -158,8 +180,8 @@ def _nadir(forecast: twin_pb2.TumourForecast) -> str:
     )
 
 
-def _contrast_limits(order: str, safety: Sequence[advisor_pb2.Recommendation]) -> list[advisor_pb2.Recommendation]:
-    return [item for item in safety if order == "anatomical" and item.rule_id.startswith(_CONTRAST_RULES)]
+def _limits(order: str, safety: Sequence[advisor_pb2.Recommendation]) -> list[advisor_pb2.Recommendation]:
+    return [item for item in safety if item.rule_id.startswith(tuple(table("imaging_steps.yaml")["limits"][order]))]
 
 
 def _detail(
@@ -174,7 +196,7 @@ def _detail(
     parts = [str(text), f"Interval chosen: {weeks} weeks after the last visit."]
     if overdue:
         parts.append(f"That date passed {(as_of - due).days} days ago and no later visit is known: schedule it now.")
-    parts += [f"With contrast: {item.summary}." for item in _contrast_limits(order, safety)]
+    parts += [f"Mind: {item.summary}." for item in _limits(order, safety)]
     return " ".join(parts)
 
 
@@ -183,7 +205,7 @@ def _alternatives(
 ) -> list[advisor_pb2.Alternative]:
     found = [advisor_pb2.Alternative(title=item["title"], reason=item["reason"]) for item in listed]
     seen = {item.title for item in found}
-    for limit in _contrast_limits(order, safety):
+    for limit in _limits(order, safety):
         for alternative in limit.alternatives:
             if alternative.title not in seen:
                 seen.add(alternative.title)
@@ -195,6 +217,6 @@ def _not_found(forecast: twin_pb2.TumourForecast | None, order: str, facts: Fact
     missing = [_TREATMENT]
     if forecast is None:
         missing.append("a tumour forecast (needs the same lesions at two visits)")
-    if order == "anatomical" and "egfr" not in facts:
+    if order in ("CT", "MR") and "egfr" not in facts:
         missing.append(absent("egfr"))
     return missing

@@ -97,13 +97,31 @@ def percist(baseline: Scan, current: Scan) -> Metabolic:
         return Metabolic("CMR", before, now, change, "uptake fell below the liver and the blood pool")
     rise, fall = data["progression"], data["partial"]
     if change > rise["percent"] and _clean(now - before) > rise["sul"]:
-        return Metabolic("PMD", before, now, change, f"SULpeak rose by {change:.0f} % and {now - before:.1f}")
+        return Metabolic(
+            "PMD",
+            before,
+            now,
+            change,
+            f"SULpeak of the hottest lesion rose by {change:.0f} % ({now - before:.1f} g/mL)",
+        )
     glycolysis = _glycolysis_change(baseline, current)
     if glycolysis is not None and glycolysis > rise["glycolysis_percent"]:
         return Metabolic("PMD", before, now, change, f"total lesion glycolysis rose by {glycolysis:.0f} %")
     if _clean(-change) >= fall["percent"] and _clean(before - now) >= fall["sul"]:
-        return Metabolic("PMR", before, now, change, f"SULpeak fell by {-change:.0f} % and {before - now:.1f}")
-    return Metabolic("SMD", before, now, change, f"SULpeak changed by {change:+.0f} % ({now - before:+.1f})")
+        return Metabolic(
+            "PMR",
+            before,
+            now,
+            change,
+            f"SULpeak of the hottest lesion fell by {-change:.0f} % ({before - now:.1f} g/mL)",
+        )
+    return Metabolic(
+        "SMD",
+        before,
+        now,
+        change,
+        f"SULpeak of the hottest lesion changed by {change:+.0f} % ({now - before:+.1f} g/mL)",
+    )
 
 
 def _clean(value: float) -> float:

@@ -106,7 +106,7 @@ def _metabolic(pet: Sequence[Visit], source: Source) -> list[advisor_pb2.Respons
         if refusal.reason == _UNCONFIRMED:
             return [refused]
         return [refused, *_fallback(baseline, current, new, remarks, source)]
-    why = " ".join([f"{rules['name']}: {answer.reason}.", *remarks])
+    why = " ".join([f"{answer.reason[:1].upper()}{answer.reason[1:]}.", *remarks])
     values = (answer.baseline, answer.current, answer.change_percent)
     return [_decide(result, answer.category, *values, codes.UNIT_SUV_LBM, why)]
 
@@ -210,7 +210,7 @@ def _recist(result: advisor_pb2.ResponseAssessment, chain: Sequence[Visit]) -> a
     non_target = recist.non_target_response(others, current)
     if not targets:
         label = recist.overall(None, non_target, bool(new))
-        why = f"RECIST 1.1: no measurable lesion at baseline; non-target disease {non_target}."
+        why = f"No measurable lesion at baseline; non-target disease {non_target}."
         return _decide(result, label, 0.0, 0.0, 0.0, codes.UNIT_MM, " ".join([why, *remarks]))
     target = recist.target_response(targets, by_visit[1:-1], current)
     label = recist.overall(target.response, non_target, bool(new))
@@ -243,7 +243,7 @@ def _sized(visit: Visit) -> dict[str, recist.Lesion]:
 
 def _arithmetic(target: recist.Target, count: int, non_target: str, new: int) -> str:
     parts = [
-        f"RECIST 1.1: sum of {count} target lesion(s) {target.baseline_mm:.1f} mm at baseline, "
+        f"Sum of {count} target lesion(s) {target.baseline_mm:.1f} mm at baseline, "
         f"{target.nadir_mm:.1f} mm at nadir, {target.current_mm:.1f} mm now "
         f"({target.from_baseline_percent:+.1f} % from baseline, {target.from_nadir_percent:+.1f} % from nadir): "
         f"{target.response}.",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from osler.common.v1 import common_pb2
@@ -112,7 +113,7 @@ def _outline(
     parameters = {
         "prior": entry["prior"],
         "band": "predictive, measurement error included",
-        "progression": f"{data['progression_ratio']:g} times the nadir, and {entry['progression_increase']:g} {unit} above it",
+        "progression": _progression(entry),
         **{name: str(value) for name, value in changes.items()},
     }
     return twin_pb2.TumourForecast(
@@ -129,6 +130,14 @@ def _outline(
             entry_ids=[entry_id for point in points for entry_id in point.entry_ids],
             parameters=parameters,
         ),
+    )
+
+
+def _progression(entry: Mapping[str, Any]) -> str:
+    """What counts as progression, in words."""
+    above = entry["progression_increase"]
+    return f"{entry['progression_ratio']:g} times the nadir" + (
+        f" and at least {above:g} {entry['unit']} above it" if above else ""
     )
 
 
@@ -158,6 +167,7 @@ def _project(
         result.time_to_nadir.CopyFrom(_quantity(growth.nadir_day(posterior.d, posterior.g), "d"))
     result.probability_of_progression = growth.probability_of_progression(posterior, span, change)
     result.horizon.CopyFrom(timestamp(horizon))
+    result.cautions.append(f"Progression means {result.provenance.parameters['progression']}.")
     result.cautions.append(f"Population prior: {result.provenance.parameters['prior']}.")
     if len(points) == 2:
         result.cautions.append("Two measurements only: decay and growth cannot be told apart, the prior decides much.")

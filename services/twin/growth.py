@@ -90,11 +90,9 @@ def prior_for(quantity: Quantity) -> Prior:
     """The population prior of a quantity in its canonical unit (mm or mL)."""
     data = table("growth.yaml")
     entry = data["quantities"][quantity]
-    names = ("ln_d_mean", "ln_d_sd", "ln_g_mean", "ln_g_sd", "correlation", "sigma", "detection_limit")
+    names = [name for name in Prior.__dataclass_fields__ if name != "degrees_of_freedom"]
     return Prior(
         **{name: float(entry[name]) for name in names},
-        progression_increase=float(entry["progression_increase"]),
-        progression_ratio=float(data["progression_ratio"]),
         degrees_of_freedom=float(data["degrees_of_freedom"]),
     )
 
