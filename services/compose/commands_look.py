@@ -10,6 +10,8 @@ import httpx
 import typer
 from rich.console import Console
 
+from services.compose import case as cases
+from services.compose import reading
 from services.compose.console import Json, context_of, foundations_of, print_json, print_rows
 from services.platform.config import ROOMS, Settings
 from services.platform.events import CATALOGUE
@@ -20,6 +22,7 @@ from services.platform.security.principal import Role
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(status)
+    app.command("case")(case_command)
     app.command("settings")(settings_command)
     app.command()(token)
     app.command()(doctor)
@@ -53,6 +56,22 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
     else:
         print_rows("Rooms", rows, "")
         Console().print(f"quarantined: {waiting}" + (" (osler quarantine list)" if waiting else ""))
+
+
+def case_command(
+    ctx: typer.Context,
+    patient: Annotated[str, typer.Argument(help="Patient key, or its first characters; all patients without it.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Shows cases as the event log tells them: findings, registrations, predictions, recommendations."""
+    with foundations_of(ctx) as foundations:
+        found = [c for c in cases.collect(foundations.log, foundations.blobs) if c.patient_key.startswith(patient)]
+        quarantined = [] if patient else foundations.quarantine.list()
+    document = cases.to_json(found, quarantined, {}, {})
+    if as_json:
+        print_json(document)
+    else:
+        reading.show(Console(), found, document)
 
 
 def settings_command(ctx: typer.Context, as_json: Json = False) -> None:
