@@ -28,15 +28,15 @@ def survivors(merges: Iterable[Merge]) -> dict[str, str]:
     parent: dict[str, str] = {}
     standing = sorted((m.at, m.merged, m.surviving) for m in merges if m.undone_at is None and m.merged != m.surviving)
     for _, merged, surviving in standing:
-        if _root(parent, surviving) == merged:
-            parent.pop(surviving, None)
-        if _root(parent, surviving) == merged:
-            continue
+        if merged in _chain(parent, surviving):
+            del parent[surviving]
         parent[merged] = surviving
-    return {key: _root(parent, key) for key in parent}
+    return {key: _chain(parent, key)[-1] for key in parent}
 
 
-def _root(parent: dict[str, str], key: str) -> str:
-    while key in parent:
-        key = parent[key]
-    return key
+def _chain(parent: dict[str, str], key: str) -> list[str]:
+    """A key and the keys that it was merged into, one after the other; the last is the one that survives."""
+    chain = [key]
+    while chain[-1] in parent:
+        chain.append(parent[chain[-1]])
+    return chain

@@ -104,10 +104,9 @@ def test_mass_to_moles_and_back(value, analyte):
 def test_any_text_is_a_unit_or_refused(text):
     try:
         code = normalise(text)
-    except RefusedError as refusal:
-        assert refusal.reason == "units.unknown"
-    else:
-        assert normalise(code) == code
+    except RefusedError:
+        return
+    assert normalise(code) == code
 
 
 def test_importing_units_builds_no_registry():
