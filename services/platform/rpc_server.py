@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.platform import logs, telemetry
 from services.platform.config import Settings, Tls
-from services.platform.errors import ConfigurationError, RetryableError
+from services.platform.errors import ConfigurationError
 from services.platform.rpc_errors import (
     AbortedCallError,
     InvalidRequestError,
@@ -71,6 +71,7 @@ class Gate:
     settings: Settings
     security: Security
     audit: AuditHook | None = None
+    pending: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def admit(self, method: str, context: Any) -> Principal | None:
         """The caller, when it may call this method. Raises AuthenticationError or PermissionDeniedError."""
@@ -107,13 +108,13 @@ class Gate:
                 return answer
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 result["code"] = _code_name(context)
+                self._audit_later(principal, method, request, result["code"])
                 raise
             except Exception as error:
                 status = _status_and_log(error, method)
                 result["code"] = next(code.name for code in grpc.StatusCode if code.value[0] == status.code)
                 span.set_attribute("rpc.grpc.status_code", status.code)
-                with contextlib.suppress(RetryableError):
-                    await self._audit(principal, method, request, result["code"])
+                await self._audit_failure(principal, method, request, result["code"])
                 await abort_with_status(context, status)
 
     async def _limited(self, method: str, context: Any, body: Callable[[], Awaitable[Any]]) -> Any:
@@ -132,6 +133,21 @@ class Gate:
     async def _audit(self, principal: Principal | None, method: str, request: Message | None, code: str) -> None:
         if self.audit is not None and not _infrastructure(method):
             await asyncio.to_thread(self.audit, principal, method, request, code)
+
+    async def _audit_failure(
+        self, principal: Principal | None, method: str, request: Message | None, code: str
+    ) -> None:
+        """The call has failed already: that it cannot be recorded changes nothing for the caller."""
+        try:
+            await self._audit(principal, method, request, code)
+        except Exception as error:
+            log.error("audit_unwritten", method=method, error=type(error).__name__)
+
+    def _audit_later(self, principal: Principal | None, method: str, request: Message | None, code: str) -> None:
+        """A call that was cancelled may have read something all the same; its own task can wait for nothing more."""
+        task = asyncio.create_task(self._audit_failure(principal, method, request, code))
+        self.pending.add(task)
+        task.add_done_callback(self.pending.discard)
 
 
 def check(request: Message) -> None:
@@ -247,7 +263,7 @@ class RunningServer:
     address: str
     services: tuple[str, ...]
     health: Any
-    drain_s: float
+    gate: Gate
     readiness: Sequence[Readiness] = ()
     _declared: dict[str, bool] = field(default_factory=dict)
     _poll: asyncio.Task[None] | None = None
@@ -289,7 +305,8 @@ class RunningServer:
         if self._poll is not None:
             self._poll.cancel()
         await self.health.enter_graceful_shutdown()
-        await self.server.stop(self.drain_s if grace is None else grace)
+        await self.server.stop(self.gate.settings.grpc.drain_s if grace is None else grace)
+        await asyncio.gather(*self.gate.pending)
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""
@@ -317,7 +334,8 @@ async def serve(
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
-    server = grpc.aio.server(interceptors=[GateInterceptor(Gate(settings, security, audit))], options=options)
+    gate = Gate(settings, security, audit)
+    server = grpc.aio.server(interceptors=[GateInterceptor(gate)], options=options)
     for _, add in adders:
         add(server)
     services = tuple(name for name, _ in adders)
@@ -325,9 +343,7 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection((*services, HEALTH, reflection.SERVICE_NAME), server)
     port = _listen(server, address, settings.grpc.tls)
-    running = RunningServer(
-        server, f"{address.rpartition(':')[0]}:{port}", services, servicer, settings.grpc.drain_s, readiness
-    )
+    running = RunningServer(server, f"{address.rpartition(':')[0]}:{port}", services, servicer, gate, readiness)
     await running.refresh()
     await server.start()
     running._poll = asyncio.create_task(running.poll(), name=f"readiness {address}")

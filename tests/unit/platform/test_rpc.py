@@ -354,6 +354,34 @@ async def test_every_call_is_audited_with_its_outcome(running: Running) -> None:
     ]
 
 
+async def test_a_cancelled_call_is_audited_too(running: Running) -> None:
+    async with running.channel() as channel:
+        assert (await failure(order(channel, "slow", timeout=0.2))).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        await failure(order(channel, "abort"))
+    await running.server.stop(1)
+    assert sorted(running.audited) == [
+        ("dr-a", "CheckOrder", "abort", "ALREADY_EXISTS"),
+        ("dr-a", "CheckOrder", "slow", "CANCELLED"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(RetryableError("disk full"), grpc.StatusCode.UNAVAILABLE), (ValueError("Doe"), grpc.StatusCode.INTERNAL)],
+)
+async def test_what_cannot_be_audited_is_not_answered(
+    running: Running, fault: Exception, code: grpc.StatusCode
+) -> None:
+    def full(*_: Any) -> None:
+        raise fault
+
+    object.__setattr__(running.server.gate, "audit", full)
+    async with running.channel() as channel:
+        said = await failure(advice(channel))
+    assert said.code is code
+    assert "Doe" not in repr(said)
+
+
 async def test_calls_are_counted_by_method_and_code(running: Running) -> None:
     def count(code: str) -> float:
         labels = {"door": "grpc", "method": f"/{ADVISOR}/GetAdvice", "code": code}
