@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -48,20 +49,20 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, timeou
 class PostgresServer:
     """A throw-away PostgreSQL cluster. `initdb` refuses root, so root runs it as the user nobody."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         binaries = sorted(_FROM_DEBIAN.glob("*/bin/initdb"), key=lambda path: int(path.parents[1].name))
         found = str(binaries[-1]) if binaries else shutil.which("initdb")
         if found is None:
             require_or_skip("no PostgreSQL server: apt-get install postgresql")
         self._binaries = Path(found).resolve().parent
-        self._folder = folder
-        self._data = folder / "data"
-        self._log = folder / "postgres.log"
+        # Not under pytest's folder, which is closed to the user that the server runs as.
+        self._folder = Path(tempfile.mkdtemp(prefix="osler-postgres-"))
+        self._data = self._folder / "data"
+        self._log = self._folder / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
-            shutil.chown(folder, "nobody")
+            shutil.chown(self._folder, "nobody")
         self._run(
             "initdb", "-D", str(self._data), "-U", "osler", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
         )
@@ -96,6 +97,11 @@ class PostgresServer:
             self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "stop")
             self._process.wait()
             self._process = None
+
+    def remove(self) -> None:
+        """Stops the server and deletes its files."""
+        self.stop()
+        shutil.rmtree(self._folder)
 
     def fresh_database(self) -> str:
         """Makes an empty database and returns its SQLAlchemy URL."""

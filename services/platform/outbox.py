@@ -36,10 +36,12 @@ _log = logging.getLogger(__name__)
 def insert_new(session: Session, table: Any, rows: Sequence[dict[str, Any]]) -> int:
     """Inserts rows, leaving out those whose key is there already; the number inserted."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    key = next(iter(table.primary_key))
     inserted = 0
     for row in rows:
-        statement = dialect.insert(table).values(**row).on_conflict_do_nothing()
-        inserted += session.connection().execute(statement).rowcount
+        # RETURNING, because drivers do not promise a row count for INSERT.
+        statement = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(key)
+        inserted += len(session.execute(statement).all())
     return inserted
 
 

@@ -27,18 +27,15 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBrok
     broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
     broker.start()
     yield broker
-    broker.stop()
+    broker.kill()
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in [folder, *folder.parents[:2]]:
-        parent.chmod(0o755)  # the server may run as another user than the tests
-    server = PostgresServer(folder)
+def postgres_server() -> Iterator[PostgresServer]:
+    server = PostgresServer()
     server.start()
     yield server
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture(params=["sqlite", _KAFKA])
@@ -101,7 +98,7 @@ def _open_log(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         log.close()
         return
     broker: KafkaBroker = request.getfixturevalue("kafka_broker")
-    log = KafkaEventLog(broker.bootstrap, partitions=PARTITIONS, patience_s=10)
+    log = KafkaEventLog(broker.bootstrap, partitions=PARTITIONS, patience_s=10, session_s=3)
     yield log
     log.close()
     _empty(broker)

@@ -258,4 +258,4 @@ def test_a_broker_that_dies_loses_nothing(tmp_path) -> None:
         assert sorted(set(ids(log.read([TOPIC])))) == sorted({*ids(records), "after"})
     finally:
         log.close()
-        broker.stop()
+        broker.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -23,6 +23,9 @@ from services.platform.bus.log import MALFORMED_EXTENSION, Partition, Record
 from services.platform.errors import ConfigurationError, RetryableError
 from services.platform.events import Event, from_headers
 
+if TYPE_CHECKING:
+    from services.platform.bus.kafka_log import KafkaEventLog
+
 READ_SETTINGS: dict[str, Any] = {
     "isolation_level": "read_committed",
     "enable_auto_commit": False,
@@ -33,21 +36,34 @@ READ_SETTINGS: dict[str, Any] = {
 # A handler may compute for minutes between polls; the client's own thread keeps the heartbeat meanwhile.
 _LONGEST_HANDLING_MS = 60 * 60 * 1000
 _CALL_TIMEOUT_MS = 15_000
+# How soon a group notices partitions that were added.
+_METADATA_AGE_MS = 15_000
 _TAKEN_OVER = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
 class KafkaGroupConsumer:
     """One member of a group; see `Consumer`."""
 
-    def __init__(self, connection: Mapping[str, Any], group: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self, log: KafkaEventLog, connection: Mapping[str, Any], group: str, topics: Sequence[str], session_s: float
+    ) -> None:
         self._consumer = KafkaConsumer(
-            *sorted(topics),
             **connection,
             **READ_SETTINGS,
             group_id=group,
             max_poll_interval_ms=_LONGEST_HANDLING_MS,
-            session_timeout_ms=15_000,
+            session_timeout_ms=int(session_s * 1000),
+            heartbeat_interval_ms=int(session_s * 300),
+            metadata_max_age_ms=_METADATA_AGE_MS,
         )
+        self._log = log
+        self._group = group
+        self._topics = sorted(topics)
+        self._places = set(log.places(topics))
+        # A member that leads its group before it knows the topics would leave their partitions to nobody.
+        for topic in self._topics:
+            self._consumer.partitions_for_topic(topic)
+        self._consumer.subscribe(self._topics)
         # Of each partition: the offset after the last record given out, and after the last one done.
         self._given: dict[TopicPartition, int] = {}
         self._done: dict[TopicPartition, int] = {}
@@ -80,11 +96,16 @@ class KafkaGroupConsumer:
 
     def caught_up(self) -> bool:
         with kafka_faults():
-            places = self._consumer.assignment()
-            if not places:
+            mine = self._consumer.assignment()
+            if not mine:
                 return False
-            ends = self._consumer.end_offsets(list(places), timeout_ms=_CALL_TIMEOUT_MS)
-            return all(self._position(place) >= end for place, end in ends.items())
+            ends = self._log.ends(list(mine))
+            if any(self._position(place) < end for place, end in ends.items()):
+                return False
+            if mine == self._places:
+                return True
+            lag = self._log.lag(self._group, self._topics)
+            return not any(lag[place.topic, place.partition] for place in self._places - mine)
 
     def close(self) -> None:
         with kafka_faults():
@@ -103,10 +124,13 @@ class KafkaGroupConsumer:
 
     def _passed_markers(self) -> dict[TopicPartition, int]:
         """Positions that moved on over transaction markers alone, so that the lag of an idle group is zero."""
-        places = [place for place in self._consumer.assignment() if self._given.get(place) is not None]
-        idle = [place for place in places if self._done.get(place, -1) >= self._given[place]]
+        idle = [
+            place
+            for place in self._consumer.assignment()
+            if place not in self._given or self._done.get(place, -1) >= self._given[place]
+        ]
         positions = {place: self._position(place) for place in idle}
-        return {place: position for place, position in positions.items() if position > self._done[place]}
+        return {place: position for place, position in positions.items() if position > self._done.get(place, 0)}
 
     def _position(self, place: TopicPartition) -> int:
         try:

@@ -12,7 +12,18 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError, NonEmptyGroupError, TopicAlreadyExistsError, UnknownMemberIdError
+from kafka.errors import (
+    BrokerResponseError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    LeaderNotAvailableError,
+    NonEmptyGroupError,
+    NotCoordinatorError,
+    NotLeaderForPartitionError,
+    TopicAlreadyExistsError,
+    UnknownMemberIdError,
+)
 
 from services.platform.bus.kafka_consumer import READ_SETTINGS, KafkaGroupConsumer, kafka_faults, record_of
 from services.platform.bus.log import Partition, Record
@@ -20,6 +31,13 @@ from services.platform.errors import RetryableError
 from services.platform.events import Event, to_headers
 
 _log = logging.getLogger(__name__)
+_BEING_CHOSEN = (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    LeaderNotAvailableError,
+    NotCoordinatorError,
+    NotLeaderForPartitionError,
+)
 _LONGEST_ENDING_S = 120.0
 # Osler replays its topics, so nothing in them expires by age unless the operator says otherwise on the topic.
 _TOPIC_SETTINGS = {"retention.ms": "-1"}
@@ -30,7 +48,7 @@ class KafkaEventLog:
 
     `partitions` counts for topics that do not exist yet; their replication is the broker's default. `security` holds
     kafka-python settings (`security_protocol`, `sasl_mechanism`, `ssl_cafile`, ...). `patience_s` is how long a call
-    waits for the brokers before it raises RetryableError.
+    waits for the brokers before it raises RetryableError; a consumer that is silent for `session_s` loses its partitions.
     """
 
     def __init__(
@@ -40,10 +58,12 @@ class KafkaEventLog:
         partitions: int = 8,
         security: Mapping[str, Any] | None = None,
         patience_s: float = 15.0,
+        session_s: float = 10.0,
     ) -> None:
         servers = [bootstrap] if isinstance(bootstrap, str) else list(bootstrap)
         self._partitions = partitions
         self._patience_s = patience_s
+        self._session_s = session_s
         self._connection: dict[str, Any] = {
             "bootstrap_servers": servers,
             "bootstrap_timeout_ms": int(patience_s * 1000),
@@ -67,7 +87,7 @@ class KafkaEventLog:
     def consumer(self, group: str, topics: Sequence[str]) -> KafkaGroupConsumer:
         with kafka_faults():
             self._ensure(topics)
-            return KafkaGroupConsumer(self._connection, group, topics)
+            return KafkaGroupConsumer(self, self._connection, group, topics, self._session_s)
 
     def read(
         self,
@@ -81,10 +101,10 @@ class KafkaEventLog:
             self._ensure(topics)
             consumer = KafkaConsumer(**self._connection, **READ_SETTINGS)
             try:
-                places = [TopicPartition(*place) for place in self._places(topics)]
+                places = self.places(topics)
                 consumer.assign(places)
                 _seek(consumer, places, from_offsets or {}, since)
-                ends = None if follow else consumer.end_offsets(places)
+                ends = None if follow else self.ends(places)
                 yield from _read_until(consumer, places, ends)
             finally:
                 consumer.close(autocommit=False)
@@ -93,16 +113,14 @@ class KafkaEventLog:
         """As `EventLog.lag`; an upper bound, since Kafka counts transaction markers as records."""
         with kafka_faults():
             self._ensure(topics)
-            places = [TopicPartition(*place) for place in self._places(topics)]
-            ends = self._call_admin(
-                lambda admin: admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
-            )
+            places = self.places(topics)
+            ends = self.ends(places)
             starts = self._call_admin(
                 lambda admin: admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.EARLIEST))
             )
             committed = self._call_admin(lambda admin: admin.list_group_offsets(group)).get(group, {})
             return {
-                (place.topic, place.partition): ends[place].offset
+                (place.topic, place.partition): ends[place]
                 - (committed[place].offset if place in committed else starts[place].offset)
                 for place in places
             }
@@ -113,7 +131,7 @@ class KafkaEventLog:
         spec = OffsetSpec.EARLIEST if to == "earliest" else OffsetSpec.LATEST
         with kafka_faults():
             self._ensure(topics)
-            specs = {TopicPartition(*place): spec for place in self._places(topics)}
+            specs = dict.fromkeys(self.places(topics), spec)
             try:
                 results = self._call_admin(lambda admin: admin.reset_group_offsets(group, specs))
             except (NonEmptyGroupError, UnknownMemberIdError):
@@ -136,6 +154,20 @@ class KafkaEventLog:
             if self._admin is not None:
                 self._admin.close()
                 self._admin = None
+
+    def places(self, topics: Sequence[str]) -> list[TopicPartition]:
+        """All partitions of the topics."""
+        described = self._call_admin(lambda admin: admin.describe_topics(list(topics)))
+        return [
+            TopicPartition(topic["name"], partition["partition_index"])
+            for topic in described
+            for partition in topic["partitions"]
+        ]
+
+    def ends(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where each partition ends, counting what open transactions hold back from readers: it comes soon."""
+        found = self._call_admin(lambda admin: admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST)))
+        return {place: int(end.offset) for place, end in found.items()}
 
     def _append(self, entries: Sequence[tuple[str, Event]]) -> None:
         """One Kafka transaction. A producer that failed is ended, and its transaction with it: its state is unknown."""
@@ -161,7 +193,7 @@ class KafkaEventLog:
                 **self._connection,
                 transactional_id=f"osler-{uuid.uuid4()}",
                 # A process that dies within a transaction holds back readers until it times out.
-                transaction_timeout_ms=max(patience_ms, 10_000),
+                transaction_timeout_ms=patience_ms,
                 max_block_ms=patience_ms,
                 request_timeout_ms=patience_ms,
                 delivery_timeout_ms=patience_ms + 1000,
@@ -230,19 +262,24 @@ class KafkaEventLog:
             self._call_admin(lambda admin: admin.wait_for_topics(missing, timeout_ms=int(self._patience_s * 1000)))
         self._known.update(missing)
 
-    def _places(self, topics: Sequence[str]) -> list[Partition]:
-        described = self._call_admin(lambda admin: admin.describe_topics(list(topics)))
-        return [
-            (topic["name"], partition["partition_index"]) for topic in described for partition in topic["partitions"]
-        ]
-
     def _call_admin(self, call: Callable[[KafkaAdminClient], Any]) -> Any:
+        """Waits for leaders and coordinators that are being chosen, as on a cluster that has just started."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self._call_admin_once(call)
+            except _BEING_CHOSEN:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def _call_admin_once(self, call: Callable[[KafkaAdminClient], Any]) -> Any:
         with self._administering:
             if self._admin is None:
                 self._admin = KafkaAdminClient(**self._connection)
             try:
                 return call(self._admin)
-            except (NonEmptyGroupError, UnknownMemberIdError, TopicAlreadyExistsError):
+            except BrokerResponseError:
                 raise
             except KafkaError:
                 self._admin.close()

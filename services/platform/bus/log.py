@@ -53,7 +53,7 @@ class Consumer(Protocol):
         """The partitions that this member holds now."""
 
     def caught_up(self) -> bool:
-        """True when the partitions that this member holds have nothing that `poll` has not given."""
+        """True when `poll` has given all of this member's partitions, and the others of the group have done theirs."""
 
     def close(self) -> None:
         """Gives the partitions back at once. Uncommitted records go to the next member."""

@@ -77,9 +77,10 @@ class SqliteConsumer:
     def caught_up(self) -> bool:
         with self._log.faults():
             self._rebalance_when_due()
-            return self._wanted == set(self._positions) and not any(
-                self._log.fetch(place, offset, 1) for place, offset in self._positions.items()
-            )
+            if any(self._log.fetch(place, offset, 1) for place, offset in self._positions.items()):
+                return False
+            lag = self._log.lag(self._group, self._topics)
+            return not any(count for place, count in lag.items() if place not in self._positions)
 
     def close(self) -> None:
         if self._closed.is_set():
