@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 
@@ -416,3 +418,17 @@ def test_rooms_get_their_tokens_from_the_provider(provider: Provider, tmp_path: 
         oidc(provider, tmp_path, clock).service_token("fusion")
     with pytest.raises(ConfigurationError, match="refused"):
         oidc(provider, tmp_path, clock, client_id="osler-rooms", client_secret="wrong").service_token("fusion")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text(max_size=60), st.sampled_from(["replace", "insert", "cut"]), st.integers(0, 400))
+def test_no_text_is_a_token_and_none_breaks_the_check(security: Security, text: str, how: str, place: int) -> None:
+    token = security.issue("dr-a", ["clinician"])
+    changed = {
+        "replace": text,
+        "insert": token[:place] + text + token[place:],
+        "cut": token[: place % len(token)],
+    }[how]
+    if changed != token:
+        with pytest.raises(AuthenticationError):
+            security.verify(changed)
