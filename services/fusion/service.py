@@ -104,7 +104,7 @@ def _time(request: Message, name: str) -> datetime | None:
 
 def _decode(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode() if token else ""
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise RefusedError(
             "page_token.malformed", "the page token is not one that this service gave", remedy="start without a token"

@@ -68,13 +68,18 @@ def oru(*obx, sent="20250301120000+0000", order="LAB-1", control="C1", obr_time=
     return "\r".join(segments).encode()
 
 
-@pytest.fixture
-def context(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/state.db")
+def open_context(folder):
+    database = Database(f"sqlite:///{folder}/state.db")
     migrate(database, "platform")
     migrate(database, "fusion")
-    yield SimpleNamespace(database=database, blobs=BlobStore(f"file://{tmp_path}/blobs"))
-    database.close()
+    return SimpleNamespace(database=database, blobs=BlobStore(f"file://{folder}/blobs"))
+
+
+@pytest.fixture
+def context(tmp_path):
+    made = open_context(tmp_path)
+    yield made
+    made.database.close()
 
 
 class Feed:
@@ -113,6 +118,12 @@ class Feed:
 @pytest.fixture
 def feed(context):
     return Feed(context)
+
+
+@pytest.fixture
+def open_feed():
+    """Makes a feed of its own, with an empty database in a folder."""
+    return lambda folder: Feed(open_context(folder))
 
 
 @pytest.fixture
