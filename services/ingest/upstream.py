@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 from osler.common.v1 import common_pb2
 
-from services.ingest.dicom_file import MEDIA_TYPE, InstanceHeader
+from services.ingest.dicom_file import MEDIA_TYPE, InstanceHeader, tag_of
 from services.ingest.multipart import RelatedWriter
 from services.platform.errors import RefusedError, RetryableError
 
@@ -33,11 +33,11 @@ class UpstreamKeeper:
         `dicom.archive_refused` when it does not take the instance.
         """
         writer = RelatedWriter(MEDIA_TYPE)
-        kind = f"{MEDIA_TYPE}; transfer-syntax={header.transfer_syntax_uid}"
+        # The part's type carries no transfer syntax: Orthanc does not take a part that has one.
         headers = {**self.headers, "content-type": writer.content_type, "accept": "application/dicom+json"}
         try:
             answer = self.client.post(
-                f"{self._base}/studies", content=b"".join(writer.write([(kind, content)])), headers=headers
+                f"{self._base}/studies", content=b"".join(writer.write([(MEDIA_TYPE, content)])), headers=headers
             )
         except httpx.TransportError as error:
             raise RetryableError(f"the DICOMweb archive cannot be reached: {type(error).__name__}") from error
@@ -45,10 +45,10 @@ class UpstreamKeeper:
             raise RetryableError(
                 f"the DICOMweb archive answered {answer.status_code}: check archive.headers and its state"
             )
-        if answer.status_code != 200:
+        if answer.status_code != 200 or header.sop_instance_uid not in _stored(answer):
             raise RefusedError(
                 "dicom.archive_refused",
-                f"the archive behind Osler answered {answer.status_code} to STOW-RS",
+                f"the archive behind Osler did not store the instance (STOW-RS answered {answer.status_code})",
                 remedy="look into that archive's log, then replay the instance",
                 subject=header.sop_instance_uid,
             )
@@ -61,3 +61,12 @@ class UpstreamKeeper:
     def _place(self, header: InstanceHeader) -> str:
         series = f"studies/{header.study_instance_uid}/series/{header.series_instance_uid}"
         return f"{self._base}/{series}/instances/{header.sop_instance_uid}"
+
+
+def _stored(answer: httpx.Response) -> set[str]:
+    """The SOP instances that the archive says it stored: some answer 200 and store nothing."""
+    try:
+        items = answer.json()[tag_of("ReferencedSOPSequence")]["Value"]
+        return {item[tag_of("ReferencedSOPInstanceUID")]["Value"][0] for item in items}
+    except (ValueError, KeyError, IndexError, TypeError):
+        return set()

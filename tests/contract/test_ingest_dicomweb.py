@@ -15,6 +15,7 @@ from requests.exceptions import HTTPError
 
 from services.ingest.room import build_app
 from services.ingest.upstream import UpstreamKeeper
+from services.platform.blobs import BlobStore
 from services.platform.config import Settings
 from services.platform.errors import RetryableError
 from services.platform.room import RoomContext
@@ -257,9 +258,11 @@ def test_fhir_over_http(door):
 
 def test_in_front_of_another_archive(door, tmp_path):
     (tmp_path / "front").mkdir()
-    keeper = UpstreamKeeper(door.url, door.headers())
-    front = ingest_rooms.build(tmp_path / "front", keeper=lambda _blobs: keeper)
-    front.blobs._dicomweb, front.blobs._headers = [door.url + "/"], lambda _url: door.headers()
+    front = ingest_rooms.build(
+        tmp_path / "front",
+        keeper=lambda _blobs: UpstreamKeeper(door.url, door.headers()),
+        open_blobs=lambda url: BlobStore(url, dicomweb=[door.url], headers=lambda _url: door.headers()),
+    )
     try:
         assert [front.receiver.receive(ct(1)).status for _ in range(2)] == ["stored", "duplicate"]
         assert front.receiver.receive(ct(1, StudyDescription="x")).refusal.reason == "dicom.conflicting_instance"
