@@ -4,7 +4,7 @@ Mutual information with cubic B-spline Parzen windows (Mattes D et al. IEEE Tran
 Unser M. IEEE Trans Image Process 2000;9:2083), at fixed random points, so that for one seed the function is smooth and
 the search deterministic. Points fade out over the last voxels of the moving field of view instead of dropping out: a
 jump there would stall any gradient method. Search: L-BFGS-B (Byrd RH et al. SIAM J Sci Comput 1995;16:1190) in
-millimetres: turns are scaled by the body's radius of gyration, so that one unit moves the body by one millimetre in every direction.
+millimetres: turns are scaled by the body's radius of gyration, so that one unit moves the body by one millimetre.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class _Metric:
 _WIDTH = BINS + 2 * _PAD
 
 
-def _information(
-    row: NDArray[np.int64], value: Array, weight: Array, total: float
-) -> tuple[float, Array, Array]:
+def _information(row: NDArray[np.int64], value: Array, weight: Array, total: float) -> tuple[float, Array, Array]:
     """Mutual information, and its derivative by each moving value and by each weight."""
     place = np.clip(value, 0.0, 1.0) * (BINS - 1) + _PAD
     low = np.minimum(place.astype(np.int64), _WIDTH - 3)

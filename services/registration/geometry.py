@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk
-from numpy.typing import NDArray
+import SimpleITK as sitk  # noqa: N813 - its customary name
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from services.clinical.volume import ImageVolume
@@ -19,13 +19,18 @@ IDENTITY: Matrix = np.eye(4)
 _ORTHOGONAL_TOLERANCE = 1e-3
 
 
-def rigid(rotation_vector_deg: Sequence[float], translation_mm: Sequence[float], centre: Sequence[float]) -> Matrix:
+def rigid(rotation_vector_deg: ArrayLike, translation_mm: ArrayLike, centre: ArrayLike) -> Matrix:
     """Rotation about `centre` by the rotation vector (degrees, right-handed), then a translation."""
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_rotvec(np.radians(np.asarray(rotation_vector_deg, dtype=float))).as_matrix()
     pivot = np.asarray(centre, dtype=float)
     matrix[:3, 3] = pivot - matrix[:3, :3] @ pivot + np.asarray(translation_mm, dtype=float)
     return matrix
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    """The transform that undoes `matrix`."""
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def apply(matrix: Matrix, points: Points) -> Points:
@@ -43,7 +48,7 @@ def rotation_deg(matrix: Matrix) -> float:
     return float(np.degrees(Rotation.from_matrix(matrix[:3, :3]).magnitude()))
 
 
-def shift_mm(matrix: Matrix, centre: Sequence[float]) -> float:
+def shift_mm(matrix: Matrix, centre: ArrayLike) -> float:
     """How far `centre` (usually of the fixed body) moves, mm: unlike the matrix's last column, free of the origin."""
     pivot = np.asarray(centre, dtype=float)
     return float(np.linalg.norm(apply(matrix, pivot[None])[0] - pivot))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - its customary name
 import yaml
 from numpy.typing import NDArray
 
@@ -58,7 +58,9 @@ def prepare(volume: ImageVolume, finest_mm: float = 2.0) -> Prepared:
     Raises RefusedError: registration.not_finite, .bad_grid, .sheared_grid, .too_few_slices, .uniform_image, .no_body.
     """
     if not np.isfinite(volume.array).all():
-        raise _refusal(volume, "not_finite", "the series holds values that are not numbers", "export it without NaN or infinity")
+        raise _refusal(
+            volume, "not_finite", "the series holds values that are not numbers", "export it without NaN or infinity"
+        )
     image = to_sitk(volume)
     extent = np.asarray(image.GetSize()) * np.asarray(image.GetSpacing())
     if volume.array.shape[0] < _BODY["min_slices"] or extent.min() < _BODY["min_extent_mm"]:

@@ -18,7 +18,7 @@ import yaml
 
 from services.platform.errors import RefusedError
 from services.registration.descent import descend
-from services.registration.geometry import IDENTITY, Matrix, Points, distances, mean, rigid
+from services.registration.geometry import IDENTITY, Matrix, Points, distances, inverse, mean, rigid
 from services.registration.prepare import Level, Prepared, level
 from services.registration.search import Placement, best_starts, score
 from services.registration.similarity import Sampled, Target, sample, target, within
@@ -78,11 +78,14 @@ def register(
         if not ranked:
             raise _no_overlap(fixed)
         progress("fine", 0.5)
-        runs = _runs(fixed, moving, ranked[0].matrix, range(SETTINGS["repeats"]), seed, pool)
-        progress("inverse", 0.85)
-        inverse = _inverse(fixed, moving, runs[0], seed, pool)
+        forward, backward = SETTINGS["forward_runs"], SETTINGS["inverse_runs"]
+        runs = _runs(fixed, moving, ranked[0].matrix, range(forward), seed, pool)
+        progress("inverse", 0.75)
+        repeats = range(forward, forward + backward)
+        back = _runs(moving, fixed, inverse(runs[0]), repeats, seed, pool)
     progress("done", 1.0)
-    return RigidResult(_agreed(runs, fixed), tuple(runs), tuple(inverse), ranked[0], tuple(ranked[1:]))
+    agreed = _agreed([*runs, *(inverse(run) for run in back)], fixed)
+    return RigidResult(agreed, tuple(runs), tuple(back), ranked[0], tuple(ranked[1:]))
 
 
 def _starts(fixed: Prepared, moving: Prepared, coarse: _Stage, seed: int) -> list[Placement]:
@@ -148,21 +151,24 @@ def _runs(
     def run(repeat: int) -> Matrix:
         moved = start @ (_displacement(fixed, seed + repeat) if repeat else IDENTITY)
         for stage in (middle, fine) if repeat else (fine,):
-            points = sample(stage.fixed, stage.table["samples"], seed + repeat)
-            inner = within(points, stage.target, start, SETTINGS["edge_mm"])
-            enough = len(inner.points) >= SETTINGS["least_share"] * len(points.points)
-            moved = _follow(stage, moved, fixed, inner if enough else points)
+            moved = _follow(stage, moved, fixed, _inner(stage, start, seed + repeat))
         return moved
 
     return list(pool.map(run, repeats))
 
 
-def _inverse(
-    fixed: Prepared, moving: Prepared, forward: Matrix, seed: int, pool: ThreadPoolExecutor
-) -> list[Matrix]:
-    """One run from the moving to the fixed series, begun displaced from the inverse of the forward result."""
-    repeats = range(SETTINGS["repeats"], SETTINGS["repeats"] + 1)
-    return _runs(moving, fixed, np.linalg.inv(forward), repeats, seed, pool)
+def _inner(stage: _Stage, start: Matrix, seed: int) -> Sampled:
+    """Points that stay in view whatever a fine search does; all points when few are that deep."""
+    count = stage.table["samples"]
+    deep = within(sample(stage.fixed, 2 * count, seed), stage.target, start, SETTINGS["edge_mm"])
+    if len(deep.points) < SETTINGS["least_share"] * count:
+        return sample(stage.fixed, count, seed)
+    return deep if len(deep.points) <= count else _thinned(deep, count, seed)
+
+
+def _thinned(points: Sampled, count: int, seed: int) -> Sampled:
+    chosen = np.sort(np.random.default_rng(seed).choice(len(points.points), count, replace=False))
+    return Sampled(points.points[chosen], points.values[chosen])
 
 
 def _displacement(prepared: Prepared, seed: int) -> Matrix:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - its customary name
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from services.registration.geometry import Matrix, Points, apply, index_to_lps
+from services.registration.geometry import Matrix, Points, apply, index_to_lps, inverse
 from services.registration.prepare import Level
 
 BINS = 32
@@ -48,7 +48,7 @@ class Target:
 
 def target(level: Level) -> Target:
     """The moving side of one level."""
-    return Target(sitk.GetArrayFromImage(level.image), np.linalg.inv(index_to_lps(level.image)))
+    return Target(sitk.GetArrayFromImage(level.image), inverse(index_to_lps(level.image)))
 
 
 def sample(level: Level, count: int, seed: int) -> Sampled:

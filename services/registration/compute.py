@@ -1,0 +1,105 @@
+"""Where registrations run: in this process, or as tasks of a Ray cluster (`compute.backend`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from services.clinical.volume import ImageVolume
+from services.platform.errors import RefusedError, RetryableError
+from services.registration.align import Alignment, align
+from services.registration.plan import Purpose
+from services.registration.rigid import Progress, silent
+
+if TYPE_CHECKING:
+    from services.platform.config import Settings
+
+_POLL_S = 0.5
+_NAMESPACE = "osler"
+
+
+class Compute(Protocol):
+    """Runs `align`. Blocks until done; what `progress` raises cancels the work."""
+
+    def align(
+        self, fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, progress: Progress = silent
+    ) -> Alignment: ...
+
+
+class LocalCompute:
+    """In this process. The array work releases the interpreter lock often, so servers in it stay responsive."""
+
+    def __init__(self, num_cpus: int) -> None:
+        self._threads = num_cpus
+
+    def align(
+        self, fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, progress: Progress = silent
+    ) -> Alignment:
+        """As `services.registration.align.align`."""
+        return align(fixed, moving, purpose=purpose, threads=self._threads, progress=progress)
+
+
+class RayCompute:
+    """As Ray tasks: joins the cluster that RAY_ADDRESS names, or starts one here, at the first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.compute
+
+    def align(
+        self, fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, progress: Progress = silent
+    ) -> Alignment:
+        """As `services.registration.align.align`; progress comes as "running" only, and still cancels."""
+        import ray
+
+        if not ray.is_initialized():
+            self._start()
+        cores = self._settings.num_cpus
+        task = ray.remote(_task).options(num_cpus=cores).remote(fixed, moving, purpose, cores)
+        try:
+            while not ray.wait([task], timeout=_POLL_S)[0]:
+                progress("running", 0.5)
+            outcome, content = ray.get(task)
+        except ray.exceptions.RaySystemError as error:
+            raise RetryableError("the compute cluster lost the work; it is tried again") from error
+        except BaseException:
+            ray.cancel(task, force=True)
+            raise
+        if outcome == "refused":
+            raise RefusedError(**content)
+        progress("done", 1.0)
+        return content
+
+    def _start(self) -> None:
+        import os
+
+        import ray
+
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(namespace=_NAMESPACE, log_to_driver=False)
+            return
+        ray.init(
+            namespace=_NAMESPACE,
+            num_cpus=self._settings.num_cpus,
+            num_gpus=int(self._settings.num_gpus),
+            object_store_memory=self._settings.object_store_mb * 1024 * 1024,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+
+
+def _task(fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, threads: int) -> tuple[str, Any]:
+    """("done", Alignment) or ("refused", fields): a refusal is an answer, not a failed task."""
+    try:
+        return "done", align(fixed, moving, purpose=purpose, threads=threads)
+    except RefusedError as error:
+        names = ("reason", "message", "missing", "remedy", "subject")
+        return "refused", {name: getattr(error, name) for name in names}
+
+
+def open_compute(settings: Settings) -> Compute:
+    """The back end that the settings name; nothing is started before the first call."""
+    if settings.compute.backend == "ray":
+        return RayCompute(settings)
+    return LocalCompute(settings.compute.num_cpus)
+
+
+__all__ = ["Compute", "LocalCompute", "RayCompute", "open_compute"]
