@@ -110,7 +110,8 @@ def json_text(attributes: Mapping[str, Any], keyword: str) -> str:
     """The first value of an attribute in DICOM JSON as text; "" when absent. Person names: the alphabetic form."""
     values = attributes.get(tag_of(keyword), {}).get("Value") or [""]
     value = values[0].get("Alphabetic", "") if isinstance(values[0], dict) else values[0]
-    return "" if value is None else str(value)
+    # PostgreSQL's text holds no NUL, which some senders pad with.
+    return "" if value is None else str(value).replace("\x00", "").strip()
 
 
 def read_header(content: bytes, issuers: Mapping[str, str], default_issuer: str) -> InstanceHeader:
@@ -124,7 +125,7 @@ def read_header(content: bytes, issuers: Mapping[str, str], default_issuer: str)
     uids = _uids(dataset)
     if uids["SOPClassUID"] not in storage_classes():
         raise _refused("dicom.unknown_sop_class", "the SOP class is no storage class of the standard", uids)
-    patient_id = str(dataset.get("PatientID") or "").strip()
+    patient_id = _plain(dataset.get("PatientID"))
     if not patient_id:
         raise RefusedError(
             "dicom.missing_patient_id",
@@ -133,9 +134,9 @@ def read_header(content: bytes, issuers: Mapping[str, str], default_issuer: str)
             remedy="set PatientID at the sender and send the study again",
             subject=uids["SOPInstanceUID"],
         )
-    issuer = str(dataset.get("IssuerOfPatientID") or "").strip()
+    issuer = _plain(dataset.get("IssuerOfPatientID"))
     qualifiers = dataset.get("IssuerOfPatientIDQualifiersSequence") or [Dataset()]
-    universal = str(qualifiers[0].get("UniversalEntityID") or "").strip()
+    universal = _plain(qualifiers[0].get("UniversalEntityID"))
     body = memoryview(content)[data_set_offset(content) :]
     return InstanceHeader(
         sop_instance_uid=uids["SOPInstanceUID"],
@@ -151,6 +152,10 @@ def read_header(content: bytes, issuers: Mapping[str, str], default_issuer: str)
         data_set_sha256=hashlib.sha256(body).hexdigest(),
         attributes={level: _kept(dataset, level) for level in ("study", "series", "instance")},
     )
+
+
+def _plain(value: Any) -> str:
+    return str(value or "").replace("\x00", "").strip()
 
 
 def _refused(

@@ -23,8 +23,8 @@ _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _MOST_PAGES = 1000
 
 
-def router(records: Records) -> APIRouter:
-    """POST and PUT /fhir: a Bundle, a resource or NDJSON; answered with an OperationOutcome.
+def router(records: Records, limit: int) -> APIRouter:
+    """POST and PUT /fhir: a Bundle, a resource or NDJSON of at most `limit` bytes; answered with an OperationOutcome.
 
     200 when all was taken in or came before, 207 when part was refused, 422 when nothing was taken in.
     """
@@ -32,9 +32,13 @@ def router(records: Records) -> APIRouter:
 
     @routes.api_route("/fhir", methods=["POST", "PUT"])
     async def take(request: Request) -> Response:
-        content = await request.body()
+        content = bytearray()
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit:
+                raise HTTPException(413, f"documents end at {limit} bytes here; import larger ones as a file")
         try:
-            taken = await run_in_threadpool(records.receive_fhir, content)
+            taken = await run_in_threadpool(records.receive_fhir, bytes(content))
         except RetryableError as error:
             raise HTTPException(503, str(error), headers={"retry-after": "30"}) from error
         status = 200 if not taken.refusals else 207 if taken.event_ids else 422

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from services.ingest import hl7v2
 from services.ingest.mllp_framing import Deframer, Frame, frame
 from services.ingest.records import HL7_DOOR, Records
-from services.platform.errors import RefusedError, RetryableError
+from services.platform.errors import ConfigurationError, RefusedError, RetryableError
 
 _READ_BYTES = 64 * 1024
 _STOP_S = 10.0
@@ -64,14 +64,14 @@ class MllpListener:
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="mllp")
 
     def start(self) -> None:
-        """Listens. Raises OSError when the port is taken."""
+        """Listens. Raises ConfigurationError when the port is taken."""
         ready: list[OSError | None] = []
         up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(up, ready)), name="mllp", daemon=True)
         self._thread.start()
         up.wait()
         if ready and ready[0] is not None:
-            raise ready[0]
+            raise ConfigurationError(f"hl7.port: cannot listen on {self._host}:{self.port} ({ready[0]})") from ready[0]
 
     def stop(self) -> None:
         """Stops listening; messages being taken in are finished and answered."""

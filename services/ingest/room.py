@@ -66,7 +66,7 @@ def build_app(context: RoomContext, receiver: Receiver, records: Records) -> Fas
     app = create_app("osler ingest", settings=context.settings, security=context.security, max_body_mb=_LARGEST_BODY_MB)
     app.include_router(dicomweb.router(receiver.archive))
     app.include_router(dicomweb_store.router(receiver))
-    app.include_router(fhir_door.router(records))
+    app.include_router(fhir_door.router(records, context.settings.http.max_body_mb * 1024 * 1024))
     return app
 
 

@@ -25,7 +25,7 @@ from services.ingest.dicom_file import storage_classes
 from services.ingest.dimse_find import answers, query_of
 from services.ingest.receive import Receiver
 from services.ingest.search import find
-from services.platform.errors import OslerError, RefusedError, RetryableError
+from services.platform.errors import ConfigurationError, OslerError, RefusedError, RetryableError
 
 # Any SOP class is let in and judged by the door, so that an unknown one is quarantined and not lost at the sender.
 _config.UNRESTRICTED_STORAGE_SERVICE = True
@@ -94,7 +94,7 @@ class DicomListener:
             self._ae.add_supported_context(uid, AllTransferSyntaxes, scu_role=True, scp_role=True)
 
     def start(self) -> None:
-        """Listens. Raises OSError when the port is taken."""
+        """Listens. Raises ConfigurationError when the port is taken."""
         handlers: list[Any] = [
             (evt.EVT_C_ECHO, lambda _event: SUCCESS),
             (evt.EVT_C_STORE, self._store),
@@ -103,7 +103,10 @@ class DicomListener:
             (evt.EVT_C_MOVE, self._move),
             (evt.EVT_N_ACTION, self._commit),
         ]
-        self._server = self._ae.start_server((self._host, self.port), block=False, evt_handlers=handlers)
+        try:
+            self._server = self._ae.start_server((self._host, self.port), block=False, evt_handlers=handlers)
+        except OSError as error:
+            raise ConfigurationError(f"dicom.port: cannot listen on {self._host}:{self.port} ({error})") from error
         self.port = self._server.server_address[1]
 
     def stop(self) -> None:

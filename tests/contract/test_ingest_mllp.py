@@ -7,7 +7,7 @@ import pytest
 from services.ingest import hl7v2
 from services.ingest.mllp import MllpListener
 from services.ingest.mllp_framing import Deframer, frame
-from services.platform.errors import RetryableError
+from services.platform.errors import ConfigurationError, RetryableError
 from tests.fixtures import ingest_rooms
 
 ORU = b"MSH|^~\\&|LAB|GH|OSLER|GH|20250102||ORU^R01|C-1|P|2.5.1\rPID|1||MRN-1^^^^MR\rOBX|1|NM|2160-0^^LN||1|mg/dL\r"
@@ -136,7 +136,7 @@ def test_stopping_ends_connections_and_frees_the_port(parts):
         assert sender.answer() is None
     again = MllpListener(parts.records, "127.0.0.1", listener.port, limit=1000)
     again.start()
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(ConfigurationError, match=r"hl7\.port"):
         MllpListener(parts.records, "127.0.0.1", listener.port, limit=1000).start()
     again.stop()
 
