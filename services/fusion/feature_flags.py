@@ -26,9 +26,7 @@ def holds(code_set: CodeSet, entry: TimelineEntry) -> bool:
         return True
     if any(flag.startswith("profile:") and flag[8:] in code_set.profiles for flag in entry.flags):
         return True
-    return bool(code_set.words) and (
-        code_set.holds_text(entry.title) or any(code_set.holds_text(code.display) for code in entry.codes)
-    )
+    return code_set.holds_text(entry.title) or any(code_set.holds_text(code.display) for code in entry.codes)
 
 
 def _absent(view: View, source: str) -> Feature:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from osler.common.v1 import common_pb2
@@ -37,6 +37,9 @@ from services.platform.tables import UtcDateTime, room_metadata
 
 metadata = room_metadata()
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 FACT = Table(
     "fusion_fact",
     metadata,
@@ -47,8 +50,9 @@ FACT = Table(
     Column("standing", Integer, nullable=False),
     Column("replaces", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("known_at", UtcDateTime, nullable=False),
-    Column("recorded_at", UtcDateTime, nullable=False),
+    # Microseconds since 1970 UTC: thousands of facts are read for each snapshot, and plain numbers read fastest.
+    Column("known_us", BigInteger, nullable=False),
+    Column("recorded_us", BigInteger, nullable=False),
     Column("entry", LargeBinary, nullable=False),
 )
 DEMOGRAPHIC = Table(
@@ -188,8 +192,8 @@ def _fact_row(patient_key: str, fact: Fact) -> dict[str, Any]:
         "standing": int(fact.standing),
         "replaces": fact.replaces,
         "revision": fact.revision,
-        "known_at": fact.known_at,
-        "recorded_at": fact.recorded_at,
+        "known_us": (fact.known_at - _EPOCH) // _MICROSECOND,
+        "recorded_us": (fact.recorded_at - _EPOCH) // _MICROSECOND,
         "entry": fact.entry.SerializeToString(deterministic=True),
     }
 
@@ -202,18 +206,18 @@ def _facts(session: Session, keys: Sequence[str], fact_ids: Sequence[str] | None
     wanted = set(fact_ids) if fact_ids is not None else None
     return [
         Fact(
-            fact_id=row.fact_id,
-            origin=row.origin,
-            identity=row.identity,
-            standing=Standing(row.standing),
-            replaces=row.replaces,
-            revision=row.revision,
-            known_at=row.known_at,
-            recorded_at=row.recorded_at,
-            entry=fusion_pb2.TimelineEntry.FromString(row.entry),
+            fact_id=fact_id,
+            origin=origin,
+            identity=identity,
+            standing=Standing(standing),
+            replaces=replaces,
+            revision=revision,
+            known_at=_EPOCH + timedelta(microseconds=known),
+            recorded_at=_EPOCH + timedelta(microseconds=recorded),
+            entry=fusion_pb2.TimelineEntry.FromString(entry),
         )
-        for row in session.execute(query)
-        if wanted is None or row.fact_id in wanted
+        for fact_id, origin, identity, standing, replaces, revision, known, recorded, entry in session.execute(query)
+        if wanted is None or fact_id in wanted
     ]
 
 

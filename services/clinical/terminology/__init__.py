@@ -73,13 +73,17 @@ class Analyte:
 
 @dataclass(frozen=True)
 class CodeSet:
-    """Codes of several systems with one meaning: exact (system, code) pairs, ICD and ATC prefixes, drug words."""
+    """Codes of several systems with one meaning: exact (system, code) pairs, ICD and ATC prefixes, drug names.
+
+    `words`: single words of a drug or substance name; `phrases`: runs of several.
+    """
 
     name: str
     title: str
     exact: frozenset[tuple[str, str]]
     prefixes: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    words: tuple[tuple[str, ...], ...] = ()
+    words: frozenset[str] = frozenset()
+    phrases: tuple[tuple[str, ...], ...] = ()
     profiles: frozenset[str] = field(default_factory=frozenset)
 
     def holds_code(self, system: str, code: str) -> bool:
@@ -91,22 +95,19 @@ class CodeSet:
 
     def holds_text(self, text: str) -> bool:
         """Whether the words of a drug or substance name hold one of the set's words; hyphens stay inside a word."""
-        if not self.words or not text:
+        if not text or not (self.words or self.phrases):
             return False
-        tokens = _WORD.findall(text.lower())
-        return any(
-            tokens[i : i + len(words)] == list(words)
-            for words in self.words
-            for i in range(len(tokens) - len(words) + 1)
+        tokens = _tokens(text)
+        return not self.words.isdisjoint(tokens) or any(
+            tokens[i : i + len(phrase)] == phrase
+            for phrase in self.phrases
+            for i in range(len(tokens) - len(phrase) + 1)
         )
 
 
 @lru_cache(maxsize=16_384)
-def _holds_words(wanted: tuple[tuple[str, ...], ...], text: str) -> bool:
-    tokens = _WORD.findall(text.lower())
-    return any(
-        tokens[i : i + len(words)] == list(words) for words in wanted for i in range(len(tokens) - len(words) + 1)
-    )
+def _tokens(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(text.lower()))
 
 
 @lru_cache(maxsize=1)
@@ -172,8 +173,16 @@ def _code_set(name: str, row: Mapping[str, Any]) -> CodeSet:
             prefixes += [(system, tuple(str(prefix) for prefix in value["prefix"])) for system in systems]
         else:
             exact |= {(system, str(code)) for system in systems for code in value}
-    words = tuple(tuple(_WORD.findall(text.lower())) for text in row.get("words", ()))
-    return CodeSet(name, row["title"], frozenset(exact), tuple(prefixes), words, frozenset(row.get("profiles", ())))
+    named = [_tokens(text) for text in row.get("words", ())]
+    return CodeSet(
+        name=name,
+        title=row["title"],
+        exact=frozenset(exact),
+        prefixes=tuple(prefixes),
+        words=frozenset(words[0] for words in named if len(words) == 1),
+        phrases=tuple(words for words in named if len(words) > 1),
+        profiles=frozenset(row.get("profiles", ())),
+    )
 
 
 def _load(name: str) -> Any:

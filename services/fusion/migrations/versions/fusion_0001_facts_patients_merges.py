@@ -43,8 +43,8 @@ def upgrade() -> None:
         sa.Column("standing", sa.Integer(), nullable=False),
         sa.Column("replaces", sa.Boolean(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column("known_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("known_us", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_us", sa.BigInteger(), nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("patient_key", "fact_id", name=op.f("pk_fusion_fact")),
     )
