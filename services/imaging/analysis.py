@@ -29,6 +29,8 @@ ReadSeries = Callable[[str], Sequence[Dataset]]
 Segmenter = Callable[[ImageVolume], HippocampusSegmentation]
 #: Modalities whose instances hold regions.
 REGION_MODALITIES = frozenset({"RTSTRUCT", "SEG"})
+#: What broken attributes raise in the libraries; one such series must not cost the study its other findings.
+_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,14 @@ def analyze_study(
         if entry.modality in REGION_MODALITIES:
             _collect_regions(study, entry, read)
     for entry in entries:
-        _analyze_series(study, entry, read, segment)
+        try:
+            _analyze_series(study, entry, read, segment)
+        except RefusedError as error:
+            study.refuse(error, entry.series_instance_uid)
+            _set_aside(study, entry, f"refused: {error.reason}")
+        except _MALFORMED as error:
+            study.refuse(_unreadable(error), entry.series_instance_uid)
+            _set_aside(study, entry, "refused: imaging.unreadable_series")
     return Analysis(study.result, tuple(study.objects))
 
 
@@ -89,40 +98,52 @@ def _collect_regions(study: _Study, entry: ingest_pb2.SeriesEntry, read: ReadSer
             study.regions.extend(read_regions(dataset))
         except RefusedError as error:
             study.refuse(error, entry.series_instance_uid)
+        except _MALFORMED as error:
+            study.refuse(_unreadable(error), entry.series_instance_uid)
+
+
+def _set_aside(study: _Study, entry: ingest_pb2.SeriesEntry, reason: str) -> None:
+    uid = entry.series_instance_uid
+    if all(decision.series_instance_uid != uid for decision in study.result.routing):
+        study.result.routing.append(imaging_pb2.RoutingDecision(series_instance_uid=uid, reason=reason))
+
+
+def _unreadable(error: Exception) -> RefusedError:
+    return RefusedError(
+        "imaging.unreadable_series",
+        f"the attributes of the series cannot be read as the standard has them ({type(error).__name__})",
+        remedy="Send the original series again from the scanner or the archive.",
+    )
 
 
 def _analyze_series(study: _Study, entry: ingest_pb2.SeriesEntry, read: ReadSeries, segment: Segmenter) -> None:
     uid = entry.series_instance_uid
-    if entry.modality in routing.rules()["not_volumes"]:
-        reason = str(routing.rules()["not_volumes"][entry.modality])
-        study.result.routing.append(imaging_pb2.RoutingDecision(series_instance_uid=uid, reason=reason))
-        return
-    try:
-        datasets = read(uid)
-        judged = quality.assess(datasets)
-        own = regions_for(study.regions, uid, entry.frame_of_reference_uid, entry.modality)
-        has_regions = any(region.kind is RegionKind.LESION for region in own)
-        decision = routing.route(uid, routing.facts_of(datasets, has_regions), judged)
-        volume = load_series(datasets) if decision.analyses else None
-    except RefusedError as error:
-        study.refuse(error, uid)
-        reason = f"refused: {error.reason}"
-        study.result.routing.append(imaging_pb2.RoutingDecision(series_instance_uid=uid, reason=reason))
-        return
+    reason = routing.set_aside(entry.modality)
+    if reason:
+        return _set_aside(study, entry, reason)
+    datasets = read(uid)
+    reason = routing.set_aside(entry.modality, datasets)
+    if reason:
+        return _set_aside(study, entry, reason)
+    own = regions_for(study.regions, uid, entry.frame_of_reference_uid, entry.modality)
+    facts = routing.facts_of(datasets, any(region.kind is RegionKind.LESION for region in own))
+    judged = quality.assess(datasets)
+    decision = routing.route(uid, facts, judged)
+    volume = load_series(datasets) if decision.analyses else None
     if volume is not None:
         judged = quality.assess(datasets, volume.array)
-        decision = routing.route(uid, routing.facts_of(datasets, has_regions), judged)
+        decision = routing.route(uid, facts, judged)
     _record(study, judged, decision)
-    if volume is None:
-        return
     measured: list[MeasuredRegion] = []
     for analysis in decision.analyses:
+        assert volume is not None
         try:
             measured += _run(study, analysis, volume, datasets, own, segment)
         except RefusedError as error:
             study.refuse(error, uid)
-    if measured:
+    if measured and volume is not None:
         _publish(study, entry, volume, datasets, measured)
+    return None
 
 
 def _record(study: _Study, judged: quality.Quality, decision: routing.Decision) -> None:

@@ -18,7 +18,7 @@ import yaml
 from pydicom.dataset import Dataset
 
 from services.clinical.dicom.series import inspect_series
-from services.imaging.quality import Quality, Verdict
+from services.imaging.quality import VOLUME_MODALITIES, Quality, Verdict
 
 PET = "pet-quantification"
 HIPPOCAMPUS = "hippocampus-segmentation"
@@ -111,10 +111,24 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def set_aside(modality: str, datasets: Sequence[Dataset] = ()) -> str:
+    """Why a series is neither judged nor analysed; "" for an image volume. Decides from `modality` alone if it can."""
+    if modality in rules()["not_volumes"]:
+        return str(rules()["not_volumes"][modality])
+    if modality not in VOLUME_MODALITIES:
+        return str(rules()["fallback"])
+    pictures = rules()["pictures"]
+    if datasets and all(
+        str(dataset.get("SOPClassUID", "")) in pictures["sop_classes"]
+        or {str(part).upper() for part in dataset.get("ImageType") or ()} & set(pictures["image_types"])
+        for dataset in datasets
+    ):
+        return str(pictures["reason"])
+    return ""
+
+
 def route(series_uid: str, facts: SeriesFacts, quality: Quality) -> Decision:
-    """The decision for one series; a rejected series goes nowhere."""
-    if facts.modality in rules()["not_volumes"]:
-        return Decision(series_uid, (), rules()["not_volumes"][facts.modality])
+    """The decision for one image volume; a rejected one goes nowhere."""
     if quality.verdict is Verdict.REJECT:
         codes = ", ".join(issue.code for issue in quality.issues if issue.verdict is Verdict.REJECT)
         return Decision(series_uid, (), f"rejected by the quality gate: {codes}")

@@ -110,4 +110,11 @@ def _start(ray: Any, settings: ComputeSettings, own: bool) -> None:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
-    ray.init(**options)
+    for attempts_left in (1, 0):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # a slow machine: Ray raises the bare class when a node takes over 30 s
+            ray.shutdown()
+            if not attempts_left:
+                raise RetryableError(f"the Ray session did not start ({type(error).__name__})") from error

@@ -84,15 +84,22 @@ def test_others_do_not(attributes):
     assert decision.reason
 
 
-def test_pet_ct_and_what_is_no_volume():
+def test_pet_and_ct():
     assert decide(make_series(BLOCK, **PET)).analyses == (routing.PET,)
     rejected = decide(make_series(BLOCK, **{**PET, "Units": "PROPCPS"}))
     assert (rejected.analyses, rejected.reason) == ((), "rejected by the quality gate: wrong_units")
     assert decide(make_series(BLOCK), has_regions=True).analyses == (routing.LESION_SIZE,)
     assert "no CT model" in decide(make_series(BLOCK)).reason
-    (contours,) = make_series(BLOCK[:1])
-    contours.Modality = "RTSTRUCT"
-    assert "contours are read" in decide([contours]).reason
+
+
+def test_what_is_no_volume_is_set_aside_without_a_verdict():
+    assert "contours are read" in routing.set_aside("RTSTRUCT")
+    assert "no analysis for this modality" in routing.set_aside("DX")
+    scout = make_series(BLOCK[:2], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert "localizer" in routing.set_aside("CT", scout)
+    capture = make_series(BLOCK[:1], SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    assert "screen capture" in routing.set_aside("CT", capture)
+    assert routing.set_aside("CT", make_series(BLOCK)) == ""
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,25 @@ def test_what_cannot_be_measured_is_refused_with_a_reason_and_the_rest_goes_on(a
     assert [f.tracking_id for f in findings.findings] == ["Mass"]
 
 
+def test_a_series_with_broken_attributes_does_not_cost_the_others(announce):
+    ct = ct_series()
+    for dataset in ct:
+        del dataset.Rows
+    findings = ready(announce([*pet_series(), *ct]))
+    assert [f.tracking_id for f in findings.findings] == ["candidate 1"]
+    assert len(findings.routing) == 2
+    assert all(decision.reason for decision in findings.routing)
+
+
+def test_localizers_are_set_aside_without_a_refusal(announce):
+    scout = ct_series()[:2]
+    for dataset in scout:
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    findings = ready(announce(scout))
+    assert not findings.refusals
+    assert "localizer" in findings.routing[0].reason
+
+
 def test_a_missing_slice_is_refused_and_named(announce):
     datasets = pet_series()
     del datasets[7]
