@@ -43,7 +43,7 @@ def dcmtk(tool, listener, *arguments, expect=0):
         require_or_skip("no dcmtk: apt-get install dcmtk")
     command = [tool, "-aec", "OSLER", "127.0.0.1", str(listener.port), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == expect, done.stderr
+    assert expect is None or done.returncode == expect, done.stderr
     return done.stdout + done.stderr
 
 
@@ -116,6 +116,38 @@ def test_getscu_gets_what_was_stored(listener, parts, tmp_path):
         "getscu", listener, "-S", "-od", str(out), "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={ROOT}.1"
     )
     assert sorted(pydicom.dcmread(p).InstanceNumber for p in out.iterdir()) == [1, 2]
+
+
+def test_movescu_moves_to_a_configured_peer_only(parts):
+    moved = []
+
+    def take(event):
+        moved.append(event.dataset.InstanceNumber)
+        return 0x0000
+
+    peer = AE("STATION")
+    peer.add_supported_context(CTImageStorage)
+    server = peer.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    listener = DicomListener(
+        parts.receiver,
+        ae_title="OSLER",
+        host="127.0.0.1",
+        port=0,
+        peers={"STATION": Peer("127.0.0.1", server.server_address[1])},
+    )
+    listener.start()
+    try:
+        for number in (1, 2):
+            parts.receiver.receive(ct(number))
+        keys = ["-k", "QueryRetrieveLevel=SERIES", "-k", f"SeriesInstanceUID={ROOT}.1.1"]
+        dcmtk("movescu", listener, "-S", "-aem", "STATION", *keys)
+        assert sorted(moved) == [1, 2]
+        assert "MoveDestinationUnknown" in dcmtk(
+            "movescu", listener, "-v", "-S", "-aem", "STRANGER", *keys, expect=None
+        )
+    finally:
+        listener.stop()
+        server.shutdown()
 
 
 def test_a_full_disk_is_answered_so_that_the_sender_keeps_its_images(listener, parts, monkeypatch):
