@@ -205,7 +205,13 @@ def _add_dicomweb(app: FastAPI, archive: httpx.AsyncClient, token: Callable[[], 
 
     @app.get("/dicom-web/{path:path}")
     async def dicomweb(request: Request, reader: Reader, path: str) -> Response:
-        headers = {"authorization": f"Bearer {token()}", "accept": request.headers.get("accept", "*/*")}
+        # The archive names its own addresses in answers: they must be the ones that the browser knows.
+        headers = {
+            "authorization": f"Bearer {token()}",
+            "accept": request.headers.get("accept", "*/*"),
+            "x-forwarded-host": request.headers.get("host", ""),
+            "x-forwarded-proto": request.url.scheme,
+        }
         url = httpx.URL(path=f"/dicom-web/{path}", query=request.url.query.encode())
         try:
             answer = await archive.send(archive.build_request("GET", url, headers=headers), stream=True)
