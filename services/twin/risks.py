@@ -65,6 +65,12 @@ def _stale(used: Iterable[Known], as_of: datetime) -> list[str]:
     ]
 
 
+def _assumed_absent(used: Iterable[Known]) -> list[str]:
+    """A caution for flags that are false only because the chart does not mention them."""
+    names = [item.name for item in used if item.is_flag and not item.value and not item.entry_ids]
+    return [f"Taken as absent because the chart does not mention it: {', '.join(names)}."] if names else []
+
+
 def _egfr(known: Mapping[str, Known], as_of: datetime, source: Source) -> twin_pb2.RiskEstimate:
     data = ckd_epi.parameters()
     used = _used(known, ckd_epi.INPUTS)
@@ -131,5 +137,6 @@ def _prevent(
         f"A systolic pressure 10 mmHg lower or higher would give {100 * lower:.1f} % or {100 * higher:.1f} %."
     )
     result.cautions.append("Meant for people without known cardiovascular disease.")
+    result.cautions.extend(_assumed_absent(item for item in used if item.name != "sex_female"))
     result.cautions.extend(_stale(used, as_of))
     return result

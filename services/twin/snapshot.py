@@ -23,6 +23,7 @@ class Known:
     unit: str
     observed_at: datetime | None
     entry_ids: tuple[str, ...]
+    is_flag: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def known_features(features: fusion_pb2.FeatureVector) -> dict[str, Known]:
             continue
         observed = feature.observed_at.ToDatetime(UTC) if feature.HasField("observed_at") else None
         value = feature.number if kind == "number" else float(feature.flag)
-        known[feature.name] = Known(feature.name, value, feature.unit or "1", observed, tuple(feature.entry_ids))
+        known[feature.name] = Known(
+            feature.name, value, feature.unit or "1", observed, tuple(feature.entry_ids), kind == "flag"
+        )
     return known
 
 

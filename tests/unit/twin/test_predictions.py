@@ -138,3 +138,14 @@ def test_regions_found_by_a_threshold_alone_are_shown_but_not_projected(snapshot
     measured = burden(outlined, "metabolic_tumour_volume")
     assert [point.value for point in measured.points] == [40]
     assert any("threshold" in caution for caution in measured.cautions)
+
+
+def test_what_the_chart_does_not_mention_is_said_to_be_assumed(snapshot):
+    made = snapshot()
+    for feature in made.features.features:
+        if feature.name in ("current_smoker", "diabetes"):
+            del feature.entry_ids[:]
+    cautions = _by_name(predict(made, "0" * 64, NOW))["prevent_cvd_10y"].cautions
+    (assumed,) = [caution for caution in cautions if "does not mention" in caution]
+    assert "current_smoker" in assumed
+    assert "diabetes" not in assumed
