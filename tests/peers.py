@@ -100,7 +100,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stops the server and deletes its files."""
-        self.stop()
+        self.stop(how="immediate")
         shutil.rmtree(self._folder)
 
     def fresh_database(self) -> str:

@@ -90,6 +90,7 @@ class Database:
         )
         self._reading = self.engine.execution_options(osler_access="read", **snapshot)
         self._writing = self.engine.execution_options(osler_access="write")
+        self._noting = self.engine.execution_options(osler_access="note")
         self._listeners: dict[str, list[threading.Event]] = {}
 
     @property
@@ -103,14 +104,18 @@ class Database:
             yield session
 
     @contextmanager
-    def transaction(self, room: str) -> Iterator[DatabaseTransaction]:
+    def transaction(self, room: str, *, durable: bool = True) -> Iterator[DatabaseTransaction]:
         """One write transaction: commits rows and emitted events together, or nothing.
 
+        Not `durable`: survives the death of the process but perhaps not a power cut, and costs less.
         Raises RetryableError for faults that may pass (locked, disk full, connection lost, deadlock).
         """
-        with self.faults(), Session(self._writing, expire_on_commit=False) as session:
+        engine = self._writing if durable else self._noting
+        with self.faults(), Session(engine, expire_on_commit=False) as session:
             transaction = DatabaseTransaction(session, room)
             with session.begin():
+                if not (durable or self._file):
+                    session.execute(sqlalchemy.text("SET LOCAL synchronous_commit = off"))
                 yield transaction
                 announced = transaction.flush_outgoing()
         if announced:
@@ -191,8 +196,9 @@ def _sqlite_engine(url: sqlalchemy.URL, file: Path) -> Engine:
         access = connection.get_execution_options().get("osler_access", "any")
         connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if access == 'read' else 'OFF'}")
         connection.exec_driver_sql(f"PRAGMA foreign_keys = {'OFF' if access == 'schema' else 'ON'}")
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if access == 'note' else 'FULL'}")
         # A write transaction takes the write lock first: upgrading later fails at once when another writer was faster.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if access in ("write", "schema") else "BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if access in ("write", "note", "schema") else "BEGIN")
 
     return engine
 

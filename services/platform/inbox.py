@@ -28,7 +28,7 @@ def begin(database: Database, group: str, event_id: str, *, first_here: bool) ->
     this = (ATTEMPT.c.consumer_group == group) & (ATTEMPT.c.event_id == event_id)
     if is_handled(database, group, event_id):
         return Begun(True, 0, now)
-    with database.transaction(group) as transaction:
+    with database.transaction(group, durable=False) as transaction:
         key = {"consumer_group": group, "event_id": event_id}
         insert_new(transaction.session, ATTEMPT, [{**key, "first_at": now, "unfinished": 0, "failures": 0}])
         row = transaction.session.execute(select(ATTEMPT.c.unfinished, ATTEMPT.c.first_at).where(this)).one()
@@ -60,7 +60,7 @@ def forget(session: Session, group: str, event_id: str) -> None:
 def count_failure(database: Database, group: str, event_id: str) -> int:
     """Counts a failed try; how many there are now, over all processes."""
     this = (ATTEMPT.c.consumer_group == group) & (ATTEMPT.c.event_id == event_id)
-    with database.transaction(group) as transaction:
+    with database.transaction(group, durable=False) as transaction:
         transaction.session.execute(update(ATTEMPT).where(this).values(failures=ATTEMPT.c.failures + 1))
         return transaction.session.scalar(select(ATTEMPT.c.failures).where(this)) or 0
 
@@ -68,5 +68,5 @@ def count_failure(database: Database, group: str, event_id: str) -> int:
 def let_go(database: Database, group: str, event_id: str) -> None:
     """Notes that this process gives an event back in good order."""
     this = (ATTEMPT.c.consumer_group == group) & (ATTEMPT.c.event_id == event_id) & (ATTEMPT.c.unfinished > 0)
-    with database.transaction(group) as transaction:
+    with database.transaction(group, durable=False) as transaction:
         transaction.session.execute(update(ATTEMPT).where(this).values(unfinished=ATTEMPT.c.unfinished - 1))

@@ -62,7 +62,7 @@ class SqliteConsumer:
         ends: dict[Partition, int] = {}
         for record in records:
             ends[record.place] = max(ends.get(record.place, 0), record.offset + 1)
-        with self._log.write() as connection:
+        with self._log.write(durable=False) as connection:
             for place, end in ends.items():
                 if self._holds(connection, place):
                     connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?)", (self._group, *place, end))
@@ -87,7 +87,7 @@ class SqliteConsumer:
             return
         self._closed.set()
         self._heart.join()
-        with self._log.write() as connection:
+        with self._log.write(durable=False) as connection:
             _drop_member(connection, self._group, self._member)
 
     def _take(self) -> list[Record]:
@@ -102,7 +102,7 @@ class SqliteConsumer:
         return taken
 
     def _join(self) -> None:
-        with self._log.write() as connection:
+        with self._log.write(durable=False) as connection:
             self._announce(connection)
 
     def _announce(self, connection: sqlite3.Connection) -> None:
@@ -128,7 +128,7 @@ class SqliteConsumer:
             self._rebalance()
 
     def _rebalance(self) -> None:
-        with self._log.write() as connection:
+        with self._log.write(durable=False) as connection:
             drop_dead_members(connection, self._group)
             self._announce(connection)
             rows = connection.execute(

@@ -148,10 +148,14 @@ class SqliteEventLog:
         return connection
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction; passing faults come out as RetryableError."""
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One write transaction; passing faults come out as RetryableError.
+
+        Offsets and leases need not survive a power cut: losing them only brings records again.
+        """
         with self.faults():
             connection = self.connection()
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
