@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SpatialRegistrationStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, SpatialRegistrationStorage
 from pydicom.valuerep import DSfloat
 
 from services.clinical.dicom.derived import DEVICE_SERIAL, MANUFACTURER, ObjectIdentity, headers, pin, software
@@ -63,7 +63,7 @@ def build_reg(
     pin(reg, identity)
     reg.RegistrationSequence = [
         _item(fixed, np.eye(4)),
-        _item(moving, np.linalg.inv(fixed_to_moving)),
+        _item(moving, np.asarray(np.linalg.inv(fixed_to_moving))),
     ]
     _refer(reg, fixed, moving)
     return reg
@@ -165,6 +165,6 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
 def _file_meta(identity: ObjectIdentity) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SpatialRegistrationStorage
-    meta.MediaStorageSOPInstanceUID = identity.sop_instance_uid
+    meta.MediaStorageSOPInstanceUID = UID(identity.sop_instance_uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return meta
