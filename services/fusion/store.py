@@ -302,6 +302,16 @@ def load(session: Session, patient_key: str) -> Held:
     )
 
 
+def hold(session: Session, *patient_keys: str) -> None:
+    """Holds the rows of all keys of these patients until the transaction ends, always in the same order."""
+    keys = set(patient_keys)
+    for key in patient_keys:
+        survivor, merged = keys_of(session, key)
+        keys |= {survivor, *merged}
+    for key in sorted(keys):
+        lock(session, key)
+
+
 def lock(session: Session, patient_key: str) -> int:
     """Holds the patient's row until the transaction ends; the revision it has, 0 for a new patient."""
     row = {
@@ -335,7 +345,7 @@ def put_snapshot(
         )
     )
     if merged_keys:
-        where = PATIENT.c.patient_key.in_(merged_keys)
+        where = PATIENT.c.patient_key.in_(merged_keys) & (PATIENT.c.merged_into != snapshot.patient_key)
         session.execute(update(PATIENT).where(where).values(merged_into=snapshot.patient_key))
 
 

@@ -109,8 +109,7 @@ def patient_merged(blobs: BlobStore) -> Handler:
         merge = Merge(_time(message.merged_at, event), merged, surviving)
 
         def effect(tx: Transaction) -> None:
-            for key in sorted((merged, surviving)):
-                store.lock(tx.session, key)
+            store.hold(tx.session, merged, surviving)
             if store.add_merge(tx.session, merge):
                 announce(tx, blobs, event, surviving)
 
@@ -121,8 +120,7 @@ def patient_merged(blobs: BlobStore) -> Handler:
 
 def undo_merge(tx: Transaction, blobs: BlobStore, cause: Event, merged: str, surviving: str, at: datetime) -> bool:
     """Takes a merge back: both patients are announced again, each with its own facts. False when none stood."""
-    for key in sorted((merged, surviving)):
-        store.lock(tx.session, key)
+    store.hold(tx.session, merged, surviving)
     if not store.undo_merge(tx.session, merged, surviving, at):
         return False
     for key in (surviving, merged):
@@ -137,7 +135,7 @@ def _effect(blobs: BlobStore, event: Event, patient_key: str, reading: Reading, 
         )
 
     def effect(tx: Transaction) -> None:
-        store.lock(tx.session, patient_key)
+        store.hold(tx.session, patient_key)
         if store.add_reading(tx.session, patient_key, reading, source):
             announce(tx, blobs, event, patient_key)
 
