@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -38,6 +39,16 @@ DICOM_CROP = SHARED / "glioblastoma-mr" / "PGBM-003" / "11_HCropVolume"
 needs_crops = pytest.mark.skipif(not CROPS.is_dir(), reason="needs the hippocampus crops (OSLER_SHARED_DATA)")
 needs_dicom = pytest.mark.skipif(not DICOM_CROP.is_dir(), reason="needs the DICOM crop (OSLER_SHARED_DATA)")
 pytestmark = pytest.mark.skipif(not BUNDLE.is_dir(), reason="needs the model bundle in models/hippocampus")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small volumes: several threads wait for each other longer than they work, most of all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 #: Index of a Right-Anterior-Superior crop, stored (z, y, x), to LPS millimetres.
 RAS_CROP = np.diag([-1.0, -1.0, 1.0, 1.0])
