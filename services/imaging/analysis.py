@@ -20,7 +20,7 @@ from services.imaging.findings import MeasuredRegion, to_finding
 from services.imaging.hippocampus import HippocampusSegmentation
 from services.imaging.objects import MadeObject, make_objects
 from services.imaging.regions import Filled, OutlinedRegion, RegionKind, fill, read_regions, regions_for
-from services.imaging.suv import suv_scale
+from services.clinical.suv import suv_scale
 from services.platform.errors import RefusedError
 
 #: Reads every stored instance of one series.

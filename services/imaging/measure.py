@@ -16,7 +16,7 @@ from services.imaging import pet, size
 from services.imaging.findings import Interval, MeasuredRegion, Value
 from services.imaging.hippocampus import LABELS, HippocampusSegmentation, LabelMeasure
 from services.imaging.regions import Filled, OutlinedRegion, RegionKind
-from services.imaging.suv import SuvScale
+from services.clinical.suv import SuvScale
 
 LESION = imaging_pb2.FINDING_KIND_LESION
 ORGAN = imaging_pb2.FINDING_KIND_ORGAN

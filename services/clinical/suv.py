@@ -11,12 +11,12 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from services.imaging.body_mass import (
+from services.clinical.body_mass import (
     body_surface_area_cm2,
     lean_body_mass_james_kg,
     lean_body_mass_janmahasatian_kg,
 )
-from services.imaging.suv_decay import decayed_dose_bq, refuse, rules
+from services.clinical.suv_decay import decayed_dose_bq, refuse, rules
 
 _PHILIPS = (0x7053, "Philips PET Private Group")
 

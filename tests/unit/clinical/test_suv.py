@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from services.imaging.body_mass import (
+from services.clinical.body_mass import (
     body_surface_area_cm2,
     lean_body_mass_james_kg,
     lean_body_mass_janmahasatian_kg,
 )
-from services.imaging.suv import suv_scale
+from services.clinical.suv import suv_scale
 from services.platform.errors import RefusedError
 from tests.unit.imaging.dicom_samples import make_series, read_folder
 
