@@ -242,7 +242,7 @@ def test_a_batch_that_kafka_refuses_leaves_no_trace_and_holds_nothing_back(kafka
 def test_a_broker_that_dies_loses_nothing(tmp_path) -> None:
     broker = KafkaBroker(tmp_path / "broker")
     broker.start()
-    log = KafkaEventLog(broker.bootstrap, partitions=PARTITIONS, patience_s=3)
+    log = KafkaEventLog(broker.bootstrap, partitions=PARTITIONS, patience_s=3, session_s=2)
     try:
         log.publish([plain_event(f"before {number}", f"key{number}") for number in range(20)])
         consumer = log.consumer("imaging", [TOPIC])
