@@ -12,7 +12,7 @@ from rich.console import Console
 
 from services.compose import case as cases
 from services.compose import reading
-from services.compose.console import Json, context_of, foundations_of, print_json, print_rows
+from services.compose.console import Json, context_of, foundations_of, print_json, print_rows, wide_console
 from services.platform.config import ROOMS, Settings
 from services.platform.events import CATALOGUE
 from services.platform.security import Security
@@ -71,7 +71,7 @@ def case_command(
     if as_json:
         print_json(document)
     else:
-        reading.show(Console(), found, document)
+        reading.show(wide_console(), found, document)
 
 
 def settings_command(ctx: typer.Context, as_json: Json = False) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from services.compose import process, reading
-from services.compose.console import Context, Json, context_of, foundations_of, print_json
+from services.compose.console import Context, Json, context_of, foundations_of, print_json, wide_console
 from services.compose.rooms import build_room, importer, lay_foundations, migrate_all
 from services.platform import logs
 from services.platform.config import ROOMS, Settings
@@ -174,7 +174,7 @@ def process_command(
     if as_json:
         print_json(outcome.document)
     else:
-        reading.show(Console(), outcome.patients, outcome.document)
+        reading.show(wide_console(), outcome.patients, outcome.document)
         state = "complete" if outcome.document["complete"] else "not complete"
         Console().print(f"case {state}: {out / 'case.json'} and {len(outcome.files) - 1} more files")
     raise typer.Exit(outcome.exit_status)

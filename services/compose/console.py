@@ -47,6 +47,12 @@ def foundations_of(ctx: typer.Context, rooms: Sequence[str] = ()) -> Iterator[Fo
         foundations.close()
 
 
+def wide_console(*, stderr: bool = False) -> Console:
+    """The terminal as it is; 160 columns when the output goes to a file or a pipe."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     typer.echo(json.dumps(value, indent=1, default=str, ensure_ascii=False))
@@ -54,7 +60,7 @@ def print_json(value: Any) -> None:
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], empty: str) -> None:
     """Rows of the same keys as a table; `empty` when there are none."""
-    console = Console()
+    console = wide_console()
     if not rows:
         console.print(empty)
         return

@@ -10,6 +10,7 @@ from osler.registration.v1 import registration_pb2
 from rich.console import Console
 from rich.table import Table
 
+from services.clinical import codes
 from services.compose.case import PatientCase
 
 
@@ -55,11 +56,29 @@ def _studies(console: Console, case: PatientCase) -> None:
     console.print(table)
 
 
+# What a reader looks for first; the rest is in case.json.
+_HEADLINES = {
+    c.code: name
+    for c, name in (
+        (codes.SUV_MAX, "SUVmax"),
+        (codes.SUV_PEAK, "SUVpeak"),
+        (codes.METABOLIC_VOLUME, "MTV"),
+        (codes.TOTAL_LESION_GLYCOLYSIS, "TLG"),
+        (codes.VOLUME, "volume"),
+        (codes.LONG_AXIS, "long axis"),
+        (codes.SHORT_AXIS, "short axis"),
+    )
+}
+
+
 def measurement_text(measurement: imaging_pb2.Measurement) -> str:
-    """`SUVmax 9.4 g/mL`."""
+    """`SUVmax 9.4 g/mL`; volumes in mL."""
     quantity = measurement.value
-    unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-    return f"{measurement.concept.display} {quantity.value:.4g}{unit}"
+    value, unit = quantity.value, quantity.unit.split("{")[0]
+    if unit == codes.UNIT_MM3:
+        value, unit = value / 1000, codes.UNIT_ML
+    suffix = "" if unit in ("1", "") else f" {unit}"
+    return f"{_HEADLINES.get(measurement.concept.code, measurement.concept.display)} {value:.4g}{suffix}"
 
 
 def _findings(console: Console, case: PatientCase) -> None:
@@ -72,7 +91,7 @@ def _findings(console: Console, case: PatientCase) -> None:
             f"{finding.observed_at.ToDatetime():%Y-%m-%d}" if finding.HasField("observed_at") else "",
             finding.tracking_id or finding.finding_type.display,
             finding.site.display,
-            ", ".join(measurement_text(m) for m in finding.measurements),
+            ", ".join(measurement_text(m) for m in finding.measurements if m.concept.code in _HEADLINES),
         )
     console.print(table)
 
@@ -101,7 +120,7 @@ def _predictions(console: Console, case: PatientCase) -> None:
     table = _table("Predictions", "what", "value", "interval", "note")
     for risk in case.predictions.risks:
         unit, value = risk.value.unit, risk.value.value
-        text = f"{100 * value:.1f} %" if unit == "1" else f"{value:.4g} {unit}"
+        text = f"{100 * value:.1f} %" if unit == "1" else f"{value:.4g} {unit.replace('{1.73_m2}', '1.73 m2')}"
         interval = risk.value.uncertainty.interval
         scale, suffix = (100, " %") if unit == "1" else (1, "")
         has_interval = risk.value.uncertainty.HasField("interval")

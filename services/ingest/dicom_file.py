@@ -195,6 +195,8 @@ def _parsed(content: bytes) -> pydicom.FileDataset:
         # Values are converted when first used: convert those that are used here, so that a bad one shows now.
         for keyword in _USED:
             dataset.get(keyword)
+        for element in dataset.file_meta.keys():  # noqa: SIM118 - a Dataset iterates over elements
+            dataset.file_meta[element]
     except Exception as error:  # pydicom raises what its parsing meets: anything but a data set is unreadable
         raise _refused("dicom.unreadable", f"the data set cannot be parsed ({type(error).__name__})") from error
     return dataset
