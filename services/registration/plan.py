@@ -123,7 +123,10 @@ def _session_s() -> float:
 
 def _hybrid(session: list[Series]) -> list[Pair]:
     pairs = []
+    present = {series.modality for series in session}
     for rule in TABLES["hybrid"]:
+        if rule.get("unless") in present:
+            continue
         for moving in _representatives(session, rule["moving"]):
             fixed = _partner(moving, _of(session, rule["fixed"]))
             if fixed is not None:
@@ -137,12 +140,21 @@ def _follow_up(session: list[Series], earlier: list[list[Series]]) -> list[Pair]
     pairs = []
     for modality in TABLES["modalities"]:
         for fixed in _representatives(session, modality):
+            if _follows_another(fixed, pairs):
+                continue
             past = next((found for visit in earlier if (found := _same_region(fixed, _of(visit, modality)))), None)
             if past is not None:
                 days = (fixed.study_time - past.study_time).days
                 reason = f"{modality} over the {modality} of {days} days before{_region(fixed, past)}"
                 pairs.append(Pair(fixed, past, Purpose.FOLLOW_UP, reason))
     return pairs
+
+
+def _follows_another(series: Series, pairs: list[Pair]) -> bool:
+    """Whether a pair of the modality that this one follows already ties its frame of reference to the last visit."""
+    leader = TABLES["follows"].get(series.modality)
+    frame = series.frame_of_reference_uid
+    return bool(frame) and any(p.fixed.modality == leader and p.fixed.frame_of_reference_uid == frame for p in pairs)
 
 
 def _region(fixed: Series, past: Series) -> str:

@@ -42,9 +42,25 @@ def shape(pairs) -> list[tuple[str, str, str]]:
 
 def test_hybrid_pairs_of_one_session() -> None:
     pairs = plan([study("1", 1, series("ct", "CT"), series("pt", "PT"), series("mr", "MR", frame="g"))])
-    assert shape(pairs) == [("ct", "pt", "hybrid"), ("ct", "mr", "hybrid"), ("mr", "pt", "hybrid")]
+    assert shape(pairs) == [("ct", "pt", "hybrid"), ("ct", "mr", "hybrid")]
     assert pairs[0].reason == "PET with CT of one session; one frame of reference, to be verified"
-    assert [pair.same_frame for pair in pairs] == [True, False, False]
+    assert [pair.same_frame for pair in pairs] == [True, False]
+
+
+def test_pet_goes_with_mr_where_there_is_no_ct() -> None:
+    pairs = plan([study("1", 1, series("pt", "PT"), series("mr", "MR"))])
+    assert shape(pairs) == [("mr", "pt", "hybrid")]
+
+
+def test_pet_follows_up_through_the_ct_of_its_gantry() -> None:
+    visits = [
+        study("1", 1, series("ct1", "CT"), series("pt1", "PT")),
+        study("2", 20, series("ct2", "CT"), series("pt2", "PT")),
+    ]
+    assert ("ct2", "ct1", "follow_up") in shape(plan(visits))
+    assert ("pt2", "pt1", "follow_up") not in shape(plan(visits))
+    alone = [study("1", 1, series("pt1", "PT")), study("2", 20, series("pt2", "PT"))]
+    assert shape(plan(alone)) == [("pt2", "pt1", "follow_up")]
 
 
 def test_a_session_may_span_studies_of_one_day() -> None:
