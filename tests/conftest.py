@@ -20,5 +20,7 @@ def shared_data() -> Path:
     """The folder of real data, when there is one; see docs/development.md."""
     folder = Path(os.environ.get("OSLER_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip("real data folder not found: set OSLER_SHARED_DATA to a folder laid out as docs/development.md says")
+        pytest.skip(
+            "real data folder not found: set OSLER_SHARED_DATA to a folder laid out as docs/development.md says"
+        )
     return folder

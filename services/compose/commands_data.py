@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 
 from services.compose.console import Json, foundations_of, print_json, print_rows
-from services.compose.rooms import build_room, importer
-from services.platform.bus import Record
-from services.platform.config import ROOMS
-from services.platform.deadletter import register_replay
 from services.platform.errors import OslerError, RefusedError
-from services.platform.events import CATALOGUE, unpack
-from services.platform.quarantine import QuarantineItem
+
+if TYPE_CHECKING:
+    from services.platform.bus import Record
+    from services.platform.quarantine import QuarantineItem
 
 events_app = typer.Typer(help="The event stream.", no_args_is_help=True)
 quarantine_app = typer.Typer(
@@ -41,6 +38,8 @@ def import_command(
     as_json: Json = False,
 ) -> None:
     """Brings files into this installation, through the same doors as the network's."""
+    from services.compose.rooms import importer
+
     with foundations_of(ctx, ["ingest"]) as foundations:
         summary = importer(foundations).folder(path)
     row = {
@@ -63,6 +62,10 @@ def import_command(
 
 
 def _record(record: Record) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict
+
+    from services.platform.events import unpack
+
     event = record.event
     return {
         "specversion": "1.0",
@@ -94,6 +97,8 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Prints events as they are in the log; with `--json` one CloudEvent a line."""
+    from services.platform.events import CATALOGUE
+
     unknown = set(types or ()) - set(CATALOGUE)
     if unknown:
         raise OslerError(f"unknown event type {', '.join(sorted(unknown))}; known: {', '.join(CATALOGUE)}")
@@ -156,6 +161,10 @@ def quarantine_replay(
     as_json: Json = False,
 ) -> None:
     """Puts refused input through its door again, after its cause was mended."""
+    from services.compose.rooms import build_room
+    from services.platform.config import ROOMS
+    from services.platform.deadletter import register_replay
+
     if not item_ids and not everything:
         raise OslerError("name the items to replay, or --all")
     rows = []

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import httpx
 import typer
 from rich.console import Console
 
-from services.compose import case as cases
-from services.compose import reading
 from services.compose.console import Json, context_of, foundations_of, print_json, print_rows, wide_console
-from services.platform.config import ROOMS, Settings
-from services.platform.events import CATALOGUE
-from services.platform.security import Security
-from services.platform.security.principal import Role
+
+if TYPE_CHECKING:
+    from services.platform.config import Settings
+
+Role = Literal["clinician", "board", "analyst", "admin", "service"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,6 +27,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _ready(settings: Settings, room: str) -> str:
+    import httpx
+
     port = settings.telemetry.operations_port(room)
     if not port:
         return "no operations door"
@@ -41,15 +41,17 @@ def _ready(settings: Settings, room: str) -> str:
 
 def status(ctx: typer.Context, as_json: Json = False) -> None:
     """Says which rooms run, how far behind each is, and how much waits in quarantine."""
+    from services.compose.topology import SUBSCRIPTIONS
+
     with foundations_of(ctx) as foundations:
         waiting = len(foundations.quarantine.list())
         rows = [
             {
                 "room": room,
                 "state": _ready(foundations.settings, room),
-                "events_behind": sum(foundations.log.lag(room, list(CATALOGUE)).values()),
+                "events_behind": sum(foundations.log.lag(room, topics).values()),
             }
-            for room in ROOMS
+            for room, topics in SUBSCRIPTIONS.items()
         ]
     if as_json:
         print_json({"rooms": rows, "quarantined": waiting})
@@ -64,6 +66,9 @@ def case_command(
     as_json: Json = False,
 ) -> None:
     """Shows cases as the event log tells them: findings, registrations, predictions, recommendations."""
+    from services.compose import case as cases
+    from services.compose import reading
+
     with foundations_of(ctx) as foundations:
         found = [c for c in cases.collect(foundations.log, foundations.blobs) if c.patient_key.startswith(patient)]
         quarantined = [] if patient else foundations.quarantine.list()
@@ -91,11 +96,13 @@ def settings_command(ctx: typer.Context, as_json: Json = False) -> None:
 
 def token(
     ctx: typer.Context,
-    role: Annotated[Role, typer.Option(help="Role that the token carries.")] = Role.CLINICIAN,
+    role: Annotated[Role, typer.Option(help="Role that the token carries.")] = "clinician",
     subject: Annotated[str, typer.Option(help="Whose token.")] = "cli",
     minutes: Annotated[float, typer.Option(min=0.5, help="How long it holds.")] = 60.0,
 ) -> None:
     """Prints a token of the embedded issuer, for curl, grpcurl and DICOMweb clients on this machine."""
+    from services.platform.security import Security
+
     security = Security.from_settings(context_of(ctx).settings())
     typer.echo(security.issue(subject, [role], ttl_s=60 * minutes))
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from services.compose import process, reading
 from services.compose.console import Context, Json, context_of, foundations_of, print_json, wide_console
-from services.compose.rooms import build_room, importer, lay_foundations, migrate_all
-from services.platform import logs
-from services.platform.config import ROOMS, Settings
 from services.platform.errors import ConfigurationError, OslerError
-from services.platform.host import run_rooms
-from services.platform.supervisor import room_command, supervise
-from services.platform.worker import Step
+
+if TYPE_CHECKING:
+    from services.compose import process
+    from services.platform.config import Settings
+    from services.platform.worker import Step
 
 _STEPS = {
     "ingest": "filing results",
@@ -56,6 +54,10 @@ def up(
     data: Annotated[Path | None, typer.Option(help="Bring in a folder of DICOM, FHIR and HL7 v2 files.")] = None,
 ) -> None:
     """Starts every room on this machine, keeps them running, and shows where to look. Ctrl-C stops."""
+    from services.compose.rooms import lay_foundations, migrate_all
+    from services.platform.config import ROOMS
+    from services.platform.supervisor import room_command, supervise
+
     context = context_of(ctx)
     settings = context.settings()
     console = Console()
@@ -97,6 +99,9 @@ def _welcome(console: Console, settings: Settings) -> None:
 
 def _bring_in(console: Console, settings: Settings, data: Path | None) -> None:
     """Feeds the folder (or the demo patient) through the ingest room's doors."""
+    from services.compose.rooms import importer, lay_foundations
+    from services.platform import logs
+
     logs.configure(settings, room="import")
     foundations = lay_foundations(settings)
     door = importer(foundations)
@@ -123,11 +128,10 @@ def _demo_parts(scratch: Path) -> list[Path]:
 
 def serve(
     ctx: typer.Context,
-    rooms: Annotated[list[str], typer.Argument(help=f"One or more of: {', '.join(ROOMS)}.")],
-) -> None:
-    """Serves rooms in this process: what a container runs, and what `up` starts for each room."""
-    settings = context_of(ctx).settings()
-    logs.configure(settings, room=rooms[0] if len(rooms) == 1 else "several")
+    rooms: Annotated[
+        list[str],
+        typer.Argument(
+            help="ingest, imaging, registration, fusion, twin, advisor, alerts, board, analytics.")
     unknown = [room for room in rooms if room not in ROOMS]
     if unknown:
         raise ConfigurationError(f"there is no room {', '.join(unknown)}; rooms: {', '.join(ROOMS)}")
@@ -160,6 +164,9 @@ def process_command(
 
     Exit status 0: the case is complete. 2: some input was refused and is named in case.json. 1: it failed.
     """
+    from services.compose import process, reading
+    from services.platform import logs
+
     inputs = process.Inputs(dicom or [], fhir or [], hl7 or [])
     if not inputs.each():
         raise OslerError("nothing to process: name at least one of --dicom, --fhir, --hl7")
@@ -189,6 +196,8 @@ class _Bars:
         self._done: dict[str, int] = {}
 
     def progress(self) -> process.Progress:
+        from services.compose import process
+
         return process.Progress(self._reading, self._step)
 
     def _task(self, name: str, total: int | None) -> TaskID:
@@ -219,5 +228,7 @@ def demo(
 
 def migrate(ctx: typer.Context) -> None:
     """Brings all tables to the newest version (what a cluster runs as a job before an upgrade)."""
+    from services.platform.config import ROOMS
+
     with foundations_of(ctx, ROOMS):
         Console().print("tables are up to date")

@@ -1,4 +1,7 @@
-"""What the commands share: where settings come from, and how answers are printed."""
+"""What the commands share: where settings come from, and how answers are printed.
+
+Commands import what they need when they run, so that `osler --help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.compose.rooms import Foundations, lay_foundations, migrate_all
-from services.platform.config import Settings
+if TYPE_CHECKING:
+    from services.compose.rooms import Foundations
+    from services.platform.config import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -27,6 +31,8 @@ class Context:
     config: Path | None = None
 
     def settings(self) -> Settings:
+        from services.platform.config import Settings
+
         overrides = {"home": self.home} if self.home else {}
         return Settings.load(self.config, **overrides)
 
@@ -39,6 +45,8 @@ def context_of(ctx: typer.Context) -> Context:
 @contextmanager
 def foundations_of(ctx: typer.Context, rooms: Sequence[str] = ()) -> Iterator[Foundations]:
     """Log, database and blobs of the installation, with the tables that the command needs."""
+    from services.compose.rooms import lay_foundations, migrate_all
+
     foundations = lay_foundations(context_of(ctx).settings())
     try:
         migrate_all(foundations.database, rooms)

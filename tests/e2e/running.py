@@ -86,7 +86,7 @@ class RunningOsler:
             self._process.wait(60)
             self._process = None
 
-    def wait_until(self, condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
+    def wait_until(self, condition: Callable[[], Any], what: str, timeout_s: float, pause_s: float = 1.0) -> Any:
         """The condition's first true answer. Fails with the ends of the logs when it takes too long."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ class RunningOsler:
             found = condition()
             if found:
                 return found
-            time.sleep(1)
+            time.sleep(pause_s)
         raise AssertionError(f"not within {timeout_s:g} s: {what}\n{self.tails()}")
 
     def tails(self) -> str:

@@ -75,11 +75,11 @@ def case(osler: RunningOsler, demo_patient: Path) -> dict[str, Any]:
     send_all(osler, demo_patient)
     for room in ("imaging", "fusion", "registration"):
         osler.kill(room)
-    first = osler.wait_until(lambda: settled(osler), "the demo case is complete", 420)
+    first = osler.wait_until(lambda: settled(osler), "the demo case is complete", 420, 5)
     osler.kill("ingest")
     osler.wait_until(lambda: osler.ready("ingest"), "ingest is back", 60)
     send_all(osler, demo_patient)
-    again = osler.wait_until(lambda: settled(osler), "the demo case is complete again", 120)
+    again = osler.wait_until(lambda: settled(osler), "the demo case is complete again", 120, 5)
     assert again["patients"][0]["recommendations"] == first["patients"][0]["recommendations"]
     return dict(again)
 
