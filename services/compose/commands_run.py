@@ -130,8 +130,17 @@ def serve(
     ctx: typer.Context,
     rooms: Annotated[
         list[str],
-        typer.Argument(
-            help="ingest, imaging, registration, fusion, twin, advisor, alerts, board, analytics.")
+        typer.Argument(help="ingest, imaging, registration, fusion, twin, advisor, alerts, board, analytics."),
+    ],
+) -> None:
+    """Serves rooms in this process: what a container runs, and what `up` starts for each room."""
+    from services.compose.rooms import build_room, lay_foundations, migrate_all
+    from services.platform import logs
+    from services.platform.config import ROOMS
+    from services.platform.host import run_rooms
+
+    settings = context_of(ctx).settings()
+    logs.configure(settings, room=rooms[0] if len(rooms) == 1 else "several")
     unknown = [room for room in rooms if room not in ROOMS]
     if unknown:
         raise ConfigurationError(f"there is no room {', '.join(unknown)}; rooms: {', '.join(ROOMS)}")

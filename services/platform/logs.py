@@ -109,6 +109,11 @@ def where(error: BaseException, frames: int = 5) -> list[str]:
     return [f"{'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} {frame.name}" for frame in found]
 
 
+_CHATTY = (
+    "alembic", "grpc", "highdicom", "httpcore", "httpx", "kafka", "pydicom", "pynetdicom", "ray", "sqlalchemy.engine", "uvicorn",
+)  # fmt: skip
+
+
 def configure(settings: Settings, *, stream: TextIO | None = None, room: str = "") -> None:
     """Sends structlog and the standard library's logging, redacted, to `stream` (default stderr) as configured."""
     shared: list[Any] = [
@@ -138,7 +143,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None, room: str = "
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log.level.upper())
-    for noisy in ("kafka", "httpx", "httpcore", "uvicorn", "sqlalchemy.engine", "grpc", "pynetdicom", "alembic"):
+    for noisy in _CHATTY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     sys.excepthook = _uncaught
     threading.excepthook = lambda caught: _uncaught(caught.exc_type, caught.exc_value, caught.exc_traceback)
