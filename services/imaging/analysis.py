@@ -14,13 +14,13 @@ from pydicom.dataset import Dataset
 
 from services.clinical.dicom.series import inspect_series, load_series
 from services.clinical.refusals import to_refusal
+from services.clinical.suv import suv_scale
 from services.clinical.volume import ImageVolume
 from services.imaging import measure, quality, routing
 from services.imaging.findings import MeasuredRegion, to_finding
 from services.imaging.hippocampus import HippocampusSegmentation
 from services.imaging.objects import MadeObject, make_objects
 from services.imaging.regions import Filled, OutlinedRegion, RegionKind, fill, read_regions, regions_for
-from services.clinical.suv import suv_scale
 from services.platform.errors import RefusedError
 
 #: Reads every stored instance of one series.

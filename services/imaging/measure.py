@@ -11,12 +11,12 @@ from osler.imaging.v1 import imaging_pb2
 from services.clinical import codes
 from services.clinical.dicom.derived import tracking_uid
 from services.clinical.dicom.rtstruct import PARALLEL_COSINE, in_plane_axes, plane_normal
+from services.clinical.suv import SuvScale
 from services.clinical.volume import ImageVolume
 from services.imaging import pet, size
 from services.imaging.findings import Interval, MeasuredRegion, Value
 from services.imaging.hippocampus import LABELS, HippocampusSegmentation, LabelMeasure
 from services.imaging.regions import Filled, OutlinedRegion, RegionKind
-from services.clinical.suv import SuvScale
 
 LESION = imaging_pb2.FINDING_KIND_LESION
 ORGAN = imaging_pb2.FINDING_KIND_ORGAN

@@ -33,7 +33,7 @@ _TYPE_OF = {message: type_ for type_, message in CATALOGUE.items()}
 _NAMESPACE = uuid.UUID("6f1b1c9e-6c3f-4c1e-9a52-0a4f5a1b7d10")
 
 
-class UnknownEventType(ValueError):
+class UnknownEventTypeError(ValueError):
     """Raised for an event type or message that the catalogue does not list."""
 
 
@@ -74,21 +74,23 @@ def pack(
 ) -> Event:
     """Wraps a catalogue message. `source` is the room's name, `id` comes from `event_id`.
 
-    Raises UnknownEventType for a message outside the catalogue.
+    Raises UnknownEventTypeError for a message outside the catalogue.
     """
     type_ = _TYPE_OF.get(type(message))
     if type_ is None:
-        raise UnknownEventType(f"{type(message).__name__} is not in the event catalogue (services/platform/events.py)")
+        raise UnknownEventTypeError(
+            f"{type(message).__name__} is not in the event catalogue (services/platform/events.py)"
+        )
     now = datetime.now(UTC)
     data = message.SerializeToString(deterministic=True)
     return Event(id, type_, f"/osler/{source}", key, data, time or now, now, subject, traceparent)
 
 
 def unpack(event: Event) -> Message:
-    """Parses the payload into its catalogue message. Raises UnknownEventType or protobuf's DecodeError."""
+    """Parses the payload into its catalogue message. Raises UnknownEventTypeError or protobuf's DecodeError."""
     message_type = CATALOGUE.get(event.type)
     if message_type is None:
-        raise UnknownEventType(f"unknown event type {event.type!r}")
+        raise UnknownEventTypeError(f"unknown event type {event.type!r}")
     message = message_type()
     message.ParseFromString(event.data)
     return message

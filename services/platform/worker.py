@@ -28,7 +28,7 @@ from services.platform.bus import MALFORMED_EXTENSION, Consumer, EventLog, Parti
 from services.platform.database import Database
 from services.platform.deadletter import bury
 from services.platform.errors import RefusedError, RetryableError
-from services.platform.events import Event, UnknownEventType, unpack
+from services.platform.events import Event, UnknownEventTypeError, unpack
 from services.platform.outbox import Relay
 from services.platform.quarantine import Quarantine, refusal_of
 from services.platform.room import Handler, Room
@@ -275,7 +275,7 @@ class Worker:
             raise RefusedError("event.unexpected", problem, remedy="correct the producer of this topic")
         try:
             return handler, unpack(event)
-        except (UnknownEventType, DecodeError) as error:
+        except (UnknownEventTypeError, DecodeError) as error:
             raise RefusedError(
                 "event.malformed",
                 f"the payload is no {event.type} message: {type(error).__name__}",
