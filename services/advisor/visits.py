@@ -86,7 +86,8 @@ def visits(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[Visit]:
             continue
         at = finding.observed_at.ToDatetime(UTC)
         visit = by_study.setdefault(finding.study_instance_uid, Visit(finding.study_instance_uid, at))
-        visit.at = min(visit.at, at)
+        # A study may hold an older series (a planning MR): the visit is when its newest image was made.
+        visit.at = max(visit.at, at)
         visit.is_pet = visit.is_pet or any(value(finding, code) is not None for code in (codes.SUV_MAX, codes.SUV_MEAN))
         if finding.kind == imaging_pb2.FINDING_KIND_LESION:
             visit.lesions.append(_lesion(entry_id, finding))

@@ -163,14 +163,12 @@ def quarantine_replay(
     """Puts refused input through its door again, after its cause was mended."""
     from services.compose.rooms import build_room
     from services.platform.config import ROOMS
-    from services.platform.deadletter import register_replay
 
     if not item_ids and not everything:
         raise OslerError("name the items to replay, or --all")
     rows = []
     with foundations_of(ctx, ROOMS) as foundations:
         build_room("ingest", foundations)  # registers how each of its doors replays
-        register_replay(foundations.quarantine, foundations.log)
         wanted = [i.id for i in foundations.quarantine.list()] if everything else item_ids or []
         for item_id in wanted:
             try:

@@ -12,6 +12,7 @@ from services.platform.blobs import BlobStore, open_blobs
 from services.platform.bus import EventLog, open_log
 from services.platform.config import ROOMS, Settings
 from services.platform.database import Database, migrate, open_database
+from services.platform.deadletter import register_replay
 from services.platform.errors import ConfigurationError
 from services.platform.quarantine import Quarantine
 from services.platform.room import Room, RoomContext
@@ -44,10 +45,10 @@ def lay_foundations(settings: Settings) -> Foundations:
     """Opens log, database and blob storage, and makes the home folder."""
     settings.home.mkdir(parents=True, exist_ok=True)
     database = open_database(settings)
-    blobs = open_blobs(settings)
-    return Foundations(
-        settings, database, open_log(settings), blobs, Quarantine(database, blobs), Security.from_settings(settings)
-    )
+    blobs, log = open_blobs(settings), open_log(settings)
+    quarantine = Quarantine(database, blobs)
+    register_replay(quarantine, log)
+    return Foundations(settings, database, log, blobs, quarantine, Security.from_settings(settings))
 
 
 def migrate_all(database: Database, rooms: Iterable[str] = ROOMS) -> None:

@@ -31,7 +31,6 @@ RECIST_CITATION = "RECIST 1.1, Eur J Cancer 2009;45:228"
 PHYSIOLOGICAL = (
     "candidate found by a threshold alone: physiological uptake (brain, heart, kidneys, bladder, bowel) is not excluded"
 )
-NO_LIVER = "no liver reference region was outlined: PERCIST measurability not estimated"
 CLIPPED_SHARE = 0.01
 
 
