@@ -59,6 +59,7 @@ def view_name(event_type: str) -> str:
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     """DuckDB with one view for each event type (empty ones too) and the figures of `views.sql`; reads the lake only."""
     connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone = 'UTC'")
     empty = ", ".join(
         f"NULL::{'TIMESTAMPTZ' if name.endswith('_time') else 'VARCHAR'} AS {name}" for name in LakeRow._fields
     )

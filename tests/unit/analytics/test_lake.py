@@ -74,9 +74,10 @@ def test_turnaround_joins_a_study_with_its_findings(database: Database, tmp_path
     findings.findings.study_revision = 1
     take(database, pack(findings, source="imaging", key="p1", id="f7"))
     Flusher(database, tmp_path / "lake").flush(force=True)
-    rows = lake.query(tmp_path / "lake", "SELECT study_instance_uid, seconds FROM turnaround")
+    rows = lake.query(tmp_path / "lake", "SELECT * FROM turnaround")
     assert [r["study_instance_uid"] for r in rows] == ["1.2.7"]
     assert 0 <= rows[0]["seconds"] < 60
+    assert rows[0]["received_time"].utcoffset() == timedelta(0)
 
 
 def test_a_query_cannot_read_other_files(tmp_path: Path) -> None:
