@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import MemberToRemove
 
 from services.platform.bus import MALFORMED_EXTENSION, REPLAY_EXTENSION, EventLog, KafkaEventLog
 from services.platform.bus.sqlite_log import partition_of
@@ -210,6 +211,29 @@ def test_dead_letters_have_their_own_topic(log: EventLog) -> None:
     assert log.topics() == ["imaging.dlq"]
     (record,) = log.read(["imaging.dlq"])
     assert (record.topic, record.event.type) == ("imaging.dlq", TOPIC)
+
+
+@pytest.mark.kafka
+def test_a_member_that_the_group_dropped_finds_its_way_back(kafka_broker: KafkaBroker) -> None:
+    """As after a handler that held the interpreter for longer than the session."""
+    log = KafkaEventLog(kafka_broker.bootstrap, partitions=1, session_s=3)
+    topic, group = f"t{uuid.uuid4().hex}", f"g{uuid.uuid4().hex}"
+    log.publish_to(topic, [plain_event("1")])
+    consumer = log.consumer(group, [topic])
+    held = settle(consumer)
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap)
+    members = admin.describe_groups([group])[group]["members"]
+    admin.remove_group_members(group, [MemberToRemove(member_id=m["member_id"]) for m in members])
+    consumer.commit(held)
+    again = take(consumer, 1)
+    assert ids(again) == ["1"]
+    consumer.commit(again)
+    log.publish_to(topic, [plain_event("2")])
+    assert ids(take(consumer, 1)) == ["2"]
+    assert admin.describe_groups([group])[group]["group_state"] == "Stable"
+    admin.close()
+    consumer.close()
+    log.close()
 
 
 @pytest.mark.kafka

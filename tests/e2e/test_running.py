@@ -7,15 +7,18 @@ import shutil
 import socket
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from dicomweb_client import DICOMwebClient
+from playwright.sync_api import Page, sync_playwright
 from requests import Session
 
 from pipelines.cohort import demo
+from services import board
 from tests.e2e.running import RunningOsler
 from tests.peers import require_or_skip
 
@@ -196,3 +199,63 @@ def test_bad_input_waits_in_quarantine(case: dict[str, Any], osler: RunningOsler
     assert all(item["remedy"] for item in listed)
     replayed = json.loads(osler.osler("quarantine", "replay", "--all", "--json", status=2))
     assert {r["outcome"] for r in replayed} == {"refused again"}
+
+
+# WebGL without a graphics card, and no calls to anywhere.
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+
+
+@pytest.fixture
+def page(osler: RunningOsler, case: dict[str, Any]) -> Iterator[Page]:
+    """Chromium, signed in as the board; what a page must not do (errors, refused requests) fails the test."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        require_or_skip("chromium is missing: apt-get install chromium")
+    if not (Path(board.__file__).parent / "static/vendor/niivue.umd.js").exists():
+        require_or_skip("the board's browser parts are missing: python -m pipelines.assets")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        found = browser.new_page(viewport={"width": 1600, "height": 1000})
+        found.goto(osler.url("board"))
+        found.fill("input[name=user]", "board")
+        found.fill("input[name=password]", osler.password("board"))
+        found.click("main button")
+        found.click("table.list a")
+        yield found
+        browser.close()
+
+
+@pytest.mark.browser
+def test_the_fused_view_is_drawn(page: Page) -> None:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.wait_for_selector("#gl[data-ready='2']", timeout=120_000)
+    assert page.inner_text("#viewer-status") == ""
+    assert page.locator("#place option").count() >= 4
+    page.select_option("#base", label="MR · T1 axial")
+    page.wait_for_function("document.querySelector('#viewer-status').textContent === ''", timeout=120_000)
+    assert page.locator("svg.chart path.median").count() >= 1
+    assert errors == []
+
+
+@pytest.mark.browser
+def test_ohif_reads_the_study(page: Page) -> None:
+    refused: list[str] = []
+    with page.expect_popup() as popup:
+        page.locator("a[href^='/viewer']").first.click()
+    viewer = popup.value
+    viewer.on("response", lambda r: refused.append(r.url) if r.status >= 400 else None)
+    viewer.wait_for_selector("[data-cy='study-browser-thumbnail']", timeout=180_000)
+    viewer.wait_for_selector("[data-cy='viewport-pane'] canvas, .cornerstone-canvas", timeout=120_000)
+    assert viewer.locator("[data-cy='study-browser-thumbnail']").count() >= 3
+    assert refused == []

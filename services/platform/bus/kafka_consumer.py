@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ _LONGEST_HANDLING_MS = 60 * 60 * 1000
 _CALL_TIMEOUT_MS = 15_000
 # How soon a group notices partitions that were added.
 _METADATA_AGE_MS = 15_000
-_TAKEN_OVER = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+_EXPELLED = (CommitFailedError, IllegalGenerationError, UnknownMemberIdError)
 
 
 class KafkaGroupConsumer:
@@ -47,19 +47,24 @@ class KafkaGroupConsumer:
     def __init__(
         self, log: KafkaEventLog, connection: Mapping[str, Any], group: str, topics: Sequence[str], session_s: float
     ) -> None:
-        self._consumer = KafkaConsumer(
+        self._settings = {
             **connection,
             **READ_SETTINGS,
-            group_id=group,
-            max_poll_interval_ms=_LONGEST_HANDLING_MS,
-            session_timeout_ms=int(session_s * 1000),
-            heartbeat_interval_ms=int(session_s * 300),
-            metadata_max_age_ms=_METADATA_AGE_MS,
-        )
+            "group_id": group,
+            "max_poll_interval_ms": _LONGEST_HANDLING_MS,
+            "session_timeout_ms": int(session_s * 1000),
+            "heartbeat_interval_ms": int(session_s * 300),
+            "metadata_max_age_ms": _METADATA_AGE_MS,
+        }
         self._log = log
         self._group = group
         self._topics = sorted(topics)
         self._places = set(log.places(topics))
+        self._expelled = False
+        self._join()
+
+    def _join(self) -> None:
+        self._consumer = KafkaConsumer(**self._settings)
         # A member that leads its group before it knows the topics would leave their partitions to nobody.
         for topic in self._topics:
             self._consumer.partitions_for_topic(topic)
@@ -67,9 +72,19 @@ class KafkaGroupConsumer:
         # Of each partition: the offset after the last record given out, and after the last one done.
         self._given: dict[TopicPartition, int] = {}
         self._done: dict[TopicPartition, int] = {}
+        self._expelled = False
+
+    def _join_again(self) -> None:
+        """A member that the group has dropped (a handler held the interpreter longer than the session) does not find its
+        way back by itself: its client spins instead. A new member starts where the group's offsets are."""
+        with suppress(KafkaError, OSError, TimeoutError):
+            self._consumer.close(autocommit=False, timeout_ms=_CALL_TIMEOUT_MS)
+        self._join()
 
     def poll(self, timeout_s: float) -> list[Record]:
         with kafka_faults():
+            if self._expelled:
+                self._join_again()
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
             for place, records in polled.items():
                 self._given[place] = records[-1].offset + 1
@@ -115,11 +130,15 @@ class KafkaGroupConsumer:
         held = self._consumer.assignment()
         offsets = {place: OffsetAndMetadata(end, "", -1) for place, end in ends.items() if place in held}
         if not offsets:
+            self._expelled = bool(ends) and not held
             return
         try:
             self._consumer.commit(offsets, timeout_ms=_CALL_TIMEOUT_MS)
-        except _TAKEN_OVER:
+        except RebalanceInProgressError:
             return  # the records come again to the member that has the partition now
+        except _EXPELLED:
+            self._expelled = True
+            return
         self._done.update(ends)
 
     def _passed_markers(self) -> dict[TopicPartition, int]:

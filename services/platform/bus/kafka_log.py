@@ -58,7 +58,7 @@ class KafkaEventLog:
         partitions: int = 8,
         security: Mapping[str, Any] | None = None,
         patience_s: float = 15.0,
-        session_s: float = 10.0,
+        session_s: float = 20.0,
     ) -> None:
         servers = [bootstrap] if isinstance(bootstrap, str) else list(bootstrap)
         self._partitions = partitions
