@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -10,14 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 
-from services.platform.config import ROOMS
+from services.compose.rooms import Foundations, lay_foundations
+from services.platform.config import ROOMS, Settings
 from tests.peers import free_port
 
 GRPC_ROOMS = ("ingest", "imaging", "registration", "fusion", "twin", "advisor")
@@ -132,9 +134,16 @@ class RunningOsler:
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    def case(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.osler("case", "--json"))
-        return found
+    @contextmanager
+    def foundations(self) -> Iterator[Foundations]:
+        """The installation's log, database and blobs, as its own processes see them."""
+        with mock.patch.dict(os.environ, self.environment):
+            settings = Settings.load()
+        found = lay_foundations(settings)
+        try:
+            yield found
+        finally:
+            found.close()
 
     def token(self, role: str) -> str:
         return self.osler("token", "--role", role).strip()

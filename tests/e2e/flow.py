@@ -1,4 +1,7 @@
-"""From the network's doors to the tumour board, in both settings, with a room killed on the way."""
+"""From the network's doors to the tumour board, with rooms killed on the way.
+
+The same tests run in both settings: `test_embedded.py` and `test_kafka_postgres.py` bring the `osler` fixture.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from requests import Session
 
 from pipelines.cohort import demo
 from services import board
+from services.compose.case import collect, to_json
+from services.compose.topology import SUBSCRIPTIONS
 from tests.e2e.running import RunningOsler
 from tests.peers import require_or_skip
 
@@ -62,17 +67,17 @@ def send_all(osler: RunningOsler, patient: Path) -> None:
 
 def settled(osler: RunningOsler) -> dict[str, Any] | None:
     """The case once it is complete, with every planned registration announced and no room behind."""
-    state = json.loads(osler.osler("status", "--json"))
-    if any(room["events_behind"] for room in state["rooms"]):
-        return None
-    case = osler.case()
+    with osler.foundations() as foundations:
+        if any(sum(foundations.log.lag(room, topics).values()) for room, topics in SUBSCRIPTIONS.items()):
+            return None
+        case = to_json(collect(foundations.log, foundations.blobs), foundations.quarantine.list(), {}, {})
     if not case["complete"] or len(case["patients"]) != 1:
         return None
     patient = case["patients"][0]
     return case if len(patient["studies"]) == 2 and patient["registrations"] else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def case(osler: RunningOsler, demo_patient: Path) -> dict[str, Any]:
     """The case of the demo patient, sent twice through the network's doors, while rooms are killed under it."""
     send_all(osler, demo_patient)
