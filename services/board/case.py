@@ -14,7 +14,7 @@ from osler.registration.v1 import registration_pb2
 from osler.twin.v1 import twin_pb2
 
 from services.board import charts
-from services.clinical import codes
+from services.clinical import codes, terminology
 
 _LANES = {
     fusion_pb2.ENTRY_KIND_CONDITION: "Diagnoses",
@@ -211,7 +211,9 @@ def lab_rows(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[LabRow]:
     series: dict[tuple[str, str], list[fusion_pb2.TimelineEntry]] = defaultdict(list)
     for entry in entries:
         if entry.kind == fusion_pb2.ENTRY_KIND_OBSERVATION and entry.HasField("quantity") and _when(entry):
-            series[(entry.title, entry.quantity.unit)].append(entry)
+            # The laboratory and the chart word one test differently: the analyte is what they share.
+            analyte = terminology.analyte_of((c.system, c.code) for c in entry.codes)
+            series[(analyte.title if analyte else entry.title, entry.quantity.unit)].append(entry)
     rows = []
     for (title, unit), group in sorted(series.items()):
         group.sort(key=lambda e: e.effective_at.ToNanoseconds())

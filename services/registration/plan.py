@@ -137,7 +137,7 @@ def _hybrid(session: list[Series]) -> list[Pair]:
 
 
 def _follow_up(session: list[Series], earlier: list[list[Series]]) -> list[Pair]:
-    pairs = []
+    pairs: list[Pair] = []
     for modality in TABLES["modalities"]:
         for fixed in _representatives(session, modality):
             if _follows_another(fixed, pairs):
