@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
@@ -38,7 +39,22 @@ _LONGEST_HANDLING_MS = 60 * 60 * 1000
 _CALL_TIMEOUT_MS = 15_000
 # How soon a group notices partitions that were added.
 _METADATA_AGE_MS = 15_000
+# A rebalance that lasts longer than this will not come to an end for this member.
+_REBALANCE_S = 15.0
 _EXPELLED = (CommitFailedError, IllegalGenerationError, UnknownMemberIdError)
+
+
+class _Arrivals(ConsumerRebalanceListener):
+    """Hears when the group has given this member its partitions."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        self._heard = heard
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Nothing: what was not committed comes again elsewhere."""
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._heard()
 
 
 class KafkaGroupConsumer:
@@ -60,7 +76,6 @@ class KafkaGroupConsumer:
         self._group = group
         self._topics = sorted(topics)
         self._places = set(log.places(topics))
-        self._expelled = False
         self._join()
 
     def _join(self) -> None:
@@ -68,11 +83,19 @@ class KafkaGroupConsumer:
         # A member that leads its group before it knows the topics would leave their partitions to nobody.
         for topic in self._topics:
             self._consumer.partitions_for_topic(topic)
-        self._consumer.subscribe(self._topics)
+        self._consumer.subscribe(self._topics, listener=_Arrivals(self._settle))
         # Of each partition: the offset after the last record given out, and after the last one done.
         self._given: dict[TopicPartition, int] = {}
         self._done: dict[TopicPartition, int] = {}
-        self._expelled = False
+        # When this member stops waiting for the group to take it back by itself.
+        self._patience_ends: float | None = None
+
+    def _settle(self) -> None:
+        self._patience_ends = None
+
+    def _doubt(self, patience_s: float) -> None:
+        if self._patience_ends is None:
+            self._patience_ends = time.monotonic() + patience_s
 
     def _join_again(self) -> None:
         """A member that the group has dropped (a handler held the interpreter longer than the session) does not find its
@@ -83,7 +106,7 @@ class KafkaGroupConsumer:
 
     def poll(self, timeout_s: float) -> list[Record]:
         with kafka_faults():
-            if self._expelled:
+            if self._patience_ends is not None and time.monotonic() > self._patience_ends:
                 self._join_again()
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
             for place, records in polled.items():
@@ -130,14 +153,16 @@ class KafkaGroupConsumer:
         held = self._consumer.assignment()
         offsets = {place: OffsetAndMetadata(end, "", -1) for place, end in ends.items() if place in held}
         if not offsets:
-            self._expelled = bool(ends) and not held
+            if ends and not held:
+                self._doubt(_REBALANCE_S)
             return
         try:
             self._consumer.commit(offsets, timeout_ms=_CALL_TIMEOUT_MS)
         except RebalanceInProgressError:
-            return  # the records come again to the member that has the partition now
+            self._doubt(_REBALANCE_S)
+            return  # the records come again to the member that has the partition then
         except _EXPELLED:
-            self._expelled = True
+            self._doubt(0.0)
             return
         self._done.update(ends)
 
