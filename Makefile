@@ -19,7 +19,7 @@ run: .venv/.run assets ## start Osler with the demo patient (or yours: make run 
 	@$(PY) -m services.cli --home var up $(if $(DATA),--data "$(DATA)",--demo)
 
 test: .venv/.test assets lint types imports protos-check ## every check and test that fits in 15 minutes
-	@$(PY) -m pytest tests/e2e tests/contract tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest tests/e2e/test_embedded.py tests/e2e/test_process.py tests/contract tests/unit -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: .venv/.test ## fast tests
 	@$(PY) -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
@@ -27,7 +27,7 @@ test-unit: .venv/.test ## fast tests
 test-contract: .venv/.test ## both sides of every pair of back ends
 	@$(PY) -m pytest tests/contract
 
-test-e2e: .venv/.test assets ## the demo patient, end to end
+test-e2e: .venv/.test assets ## the demo patient, end to end: embedded, and on Kafka and PostgreSQL
 	@$(PY) -m pytest tests/e2e
 
 test-load: .venv/.test ## benchmarks; print ratios against a named peer
