@@ -248,7 +248,7 @@ def test_the_fused_view_is_drawn(page: Page) -> None:
     assert page.inner_text("#viewer-status") == ""
     assert page.locator("#place option").count() >= 4
     page.select_option("#base", label="MR · T1 axial")
-    page.wait_for_function("document.querySelector('#viewer-status').textContent === ''", timeout=120_000)
+    page.wait_for_selector("#viewer-status", state="hidden", timeout=120_000)
     assert page.locator("svg.chart path.median").count() >= 1
     assert errors == []
 
