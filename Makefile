@@ -19,10 +19,10 @@ run: .venv/.run assets ## start Osler with the demo patient (or yours: make run 
 	@$(PY) -m services.cli --home var up $(if $(DATA),--data "$(DATA)",--demo)
 
 test: .venv/.test assets lint types imports protos-check ## every check and test that fits in 15 minutes
-	@$(PY) -m pytest tests/e2e/test_embedded.py tests/e2e/test_process.py tests/contract tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest tests/e2e/test_embedded.py tests/e2e/test_process.py tests/contract tests/unit -n 2 --dist loadfile --no-loadscope-reorder --tb=native
 
 test-unit: .venv/.test ## fast tests
-	@$(PY) -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder --tb=native
 
 test-contract: .venv/.test ## both sides of every pair of back ends
 	@$(PY) -m pytest tests/contract
