@@ -83,11 +83,11 @@ def case(osler: RunningOsler, demo_patient: Path) -> dict[str, Any]:
     send_all(osler, demo_patient)
     for room in ("imaging", "fusion", "registration"):
         osler.kill(room)
-    first = osler.wait_until(lambda: settled(osler), "the demo case is complete", 420, 5)
+    first = osler.wait_until(lambda: settled(osler), "the demo case is complete", 720, 5)
     osler.kill("ingest")
-    osler.wait_until(lambda: osler.ready("ingest"), "ingest is back", 60)
+    osler.wait_until(lambda: osler.ready("ingest"), "ingest is back", 180)
     send_all(osler, demo_patient)
-    again = osler.wait_until(lambda: settled(osler), "the demo case is complete again", 120, 5)
+    again = osler.wait_until(lambda: settled(osler), "the demo case is complete again", 300, 5)
     assert again["patients"][0]["recommendations"] == first["patients"][0]["recommendations"]
     return dict(again)
 
@@ -191,7 +191,7 @@ def test_analytics_answer(case: dict[str, Any], osler: RunningOsler) -> None:
         rows = json.loads(osler.osler("analytics", "query", "SELECT * FROM turnaround", "--json"))
         return list(rows) if len({r["study_instance_uid"] for r in rows}) == 2 else []
 
-    rows = osler.wait_until(counted, "the lake has both studies", 60)
+    rows = osler.wait_until(counted, "the lake has both studies", 180)
     assert all(0 < r["seconds"] < 600 for r in rows)
 
 

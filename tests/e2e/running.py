@@ -67,7 +67,7 @@ class RunningOsler:
         plain = {name: str(value) for name, value in named.items()}
         return {**os.environ, "OSLER_HOME": str(self.home), **plain, **self.settings}
 
-    def start(self, timeout_s: float = 180.0) -> None:
+    def start(self, timeout_s: float = 400.0) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "up.log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -33,7 +33,7 @@ def process(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         str(out),
         *arguments,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=560)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
 
 
 @pytest.fixture(scope="session")
