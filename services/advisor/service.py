@@ -10,7 +10,7 @@ from osler.advisor.v1 import advisor_pb2, advisor_pb2_grpc
 from services.advisor import facts as known
 from services.advisor import orders, store
 from services.advisor.provenance import Source
-from services.advisor.worker import read_snapshot
+from services.clinical.snapshots import read_snapshot
 from services.platform.blobs import BlobStore
 from services.platform.database import Database
 from services.platform.rpc import NotFoundError

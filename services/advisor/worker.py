@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from google.protobuf.message import DecodeError
-from osler.common.v1 import common_pb2
 from osler.events.v1 import events_pb2
-from osler.fusion.v1 import fusion_pb2
 
 from services.advisor import store
 from services.advisor.advice import advise
+from services.clinical.snapshots import read_snapshot
 from services.platform.blobs import BlobStore
 from services.platform.errors import RefusedError
 from services.platform.events import Event, event_id, pack
@@ -53,16 +51,3 @@ def patient_merged(event: Event, message: events_pb2.PatientMerged) -> Effect:
         store.forget(tx.session, [message.merged_patient_key])
 
     return effect
-
-
-def read_snapshot(blobs: BlobStore, reference: common_pb2.BlobRef) -> fusion_pb2.PatientSnapshot:
-    """The snapshot behind a reference. Raises RefusedError `snapshot.unreadable`."""
-    try:
-        return fusion_pb2.PatientSnapshot.FromString(blobs.get(reference))
-    except DecodeError as error:
-        raise RefusedError(
-            "snapshot.unreadable",
-            "the blob that the event refers to is not a patient snapshot",
-            remedy="announce the update again from fusion",
-            subject=reference.sha256,
-        ) from error

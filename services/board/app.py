@@ -25,7 +25,7 @@ from starlette.background import BackgroundTask
 
 from services.board import case as cases
 from services.board import store, volumes
-from services.clinical.dicom.series import load_series, read_manifest_series
+from services.clinical.dicom.series import find_series, load_series, read_manifest_series
 from services.clinical.suv import suv_scale
 from services.platform.errors import OslerError, RefusedError
 from services.platform.http import create_app, csrf_token, require
@@ -105,7 +105,7 @@ class Board:
             studies = store.studies(session, patient_key)
             registrations = store.registrations(session, patient_key)
         manifests = {s.series_instance_uid: m for m in map(self._manifest, studies) for s in m.series}
-        frames = {uid: _series(m, uid).frame_of_reference_uid for uid, m in manifests.items()}
+        frames = {uid: find_series(m, uid).frame_of_reference_uid for uid, m in manifests.items()}
         if series_uid not in manifests or space_of not in manifests:
             raise NotFoundError("there is no such series in this case")
         placement = volumes.moving_to_fixed(space_of, series_uid, registrations)
@@ -121,10 +121,6 @@ class Board:
         volume = load_series(datasets)
         scale = suv_scale(datasets).body_weight if volume.modality == "PT" else 1.0
         return volumes.to_nifti(volume, placement, scale)
-
-
-def _series(manifest: ingest_pb2.StudyManifest, uid: str) -> ingest_pb2.SeriesEntry:
-    return next(s for s in manifest.series if s.series_instance_uid == uid)
 
 
 def build_app(context: RoomContext) -> FastAPI:

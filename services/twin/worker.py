@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from google.protobuf.message import DecodeError
-from osler.common.v1 import common_pb2
 from osler.events.v1 import events_pb2
-from osler.fusion.v1 import fusion_pb2
 
+from services.clinical.snapshots import read_snapshot
 from services.platform.blobs import BlobStore
 from services.platform.errors import RefusedError
 from services.platform.events import Event, event_id, pack
@@ -23,7 +21,7 @@ def patient_updated(blobs: BlobStore) -> Handler:
     """Handles `osler.patient.updated.v1`: predicts from the snapshot, keeps and announces the result."""
 
     def handle(event: Event, message: events_pb2.PatientUpdated) -> Effect:
-        snapshot = _read(blobs, message.snapshot)
+        snapshot = read_snapshot(blobs, message.snapshot)
         if snapshot.patient_key != message.patient_key:
             raise RefusedError(
                 "snapshot.wrong_patient",
@@ -52,15 +50,3 @@ def patient_updated(blobs: BlobStore) -> Handler:
         return effect
 
     return handle
-
-
-def _read(blobs: BlobStore, reference: common_pb2.BlobRef) -> fusion_pb2.PatientSnapshot:
-    try:
-        return fusion_pb2.PatientSnapshot.FromString(blobs.get(reference))
-    except DecodeError as error:
-        raise RefusedError(
-            "snapshot.unreadable",
-            "the blob that the event refers to is not a patient snapshot",
-            remedy="announce the update again from fusion",
-            subject=reference.sha256,
-        ) from error
