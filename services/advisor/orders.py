@@ -15,15 +15,6 @@ from services.advisor.messages import recommendation
 from services.advisor.provenance import Source
 from services.platform.rpc import InvalidRequestError
 
-#: Files whose rules are asked about an order.
-FILES = (
-    "contrast.yaml",
-    "pregnancy.yaml",
-    "mr_safety.yaml",
-    "radiation_dose.yaml",
-    "duplicate_imaging.yaml",
-    "appropriateness.yaml",
-)
 # Contrast that an examination of this modality uses where the order does not name the agent.
 _USUAL_AGENT: Mapping[str, str] = {"CT": "iodinated", "XA": "iodinated", "RF": "iodinated", "MR": "gadolinium"}
 _AGENTS = ("iodinated", "gadolinium", "gadolinium-group-1", "gadolinium-group-2", "gadolinium-group-3")
@@ -70,7 +61,7 @@ def check(
     modality = duplicate_imaging.modality_of(order.modality)
     patient = mr_safety.with_cardiac_device(complete(facts, as_of), record.implants)
     known = {**patient, **_of_order(order, contrast, modality, record, as_of)}
-    loaded = [rule for name in FILES for rule in rules.load(name)]
+    loaded = [rule for name in rules.ORDER_FILES for rule in rules.load(name)]
     concerned = rules.for_order(loaded, contrast.agents, modality)
     implants = mr_safety.items(record.implants, as_of)
     found = [recommendation(fired, source) for fired in rules.fire(concerned, known, implants)]

@@ -21,14 +21,18 @@ from services.platform.errors import ConfigurationError
 
 URGENCIES = ("info", "warning", "critical")
 ITEMS = ("nodule", "implant")
-#: Every rule file, in the order in which `osler rules list` shows them.
-FILES = (
+#: Files whose rules are asked about an order.
+ORDER_FILES = (
     "contrast.yaml",
     "pregnancy.yaml",
     "mr_safety.yaml",
     "radiation_dose.yaml",
     "duplicate_imaging.yaml",
     "appropriateness.yaml",
+)
+#: Every rule file, in the order in which `osler rules list` shows them.
+FILES = (
+    *ORDER_FILES,
     "fleischner.yaml",
     "lung_rads.yaml",
     "care.yaml",

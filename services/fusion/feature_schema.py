@@ -24,7 +24,6 @@ from services.fusion.feature_view import parse_duration
 from services.platform.errors import RefusedError
 
 DEFAULT_SET = "default"
-FLAG_SOURCES = frozenset(("condition", "medication", "allergy", "pregnancy", "answer"))
 _FOLDER = "features"
 _KIND_NAMES = frozenset(name for name, _ in fusion_pb2.EntryKind.items())
 _FILE = re.compile(r"[a-z][a-z0-9_]*")

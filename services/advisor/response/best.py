@@ -122,6 +122,13 @@ def _unconfirmed(followed: Sequence[Judged], stable: bool, at: date | None, opti
     return Best(label, f"{label} on {where.at}", at)
 
 
+def best_until(judged: Sequence[Judged], progressive: Sequence[str], order: Sequence[str]) -> Best:
+    """Best label of the visits up to the first with one of `progressive`, that one included; `order`: best first."""
+    at = next((item.at for item in judged if item.label in progressive), None)
+    counted = [item.label for item in judged if at is None or item.at <= at]
+    return Best(min(counted, key=order.index), "best of the visits up to progression", at)
+
+
 def best_sustained(judged: Sequence[Judged], responses: Sequence[str], sustained_days: int) -> Best:
     """Best response that lasted: met again `sustained_days` later with nothing worse between (RANO 2.0).
 

@@ -34,7 +34,6 @@ class Baseline:
     at: date
     targets: tuple[Lesion, ...]
     others: tuple[Lesion, ...]
-    chosen_here: bool
     concerns: tuple[Concern, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -70,12 +69,10 @@ def assess(visits: Sequence[TimePoint], options: Options, data: Data | None = No
     for item in followed:
         judged.append(_judge(item, baseline, judged, data))
     best = best_overall(judged, baseline.at, options)
-    return Assessment(
-        data["name"],
-        data["version"],
-        tuple(data["citations"]),
+    return Assessment.by(
+        data,
         baseline.at,
-        tuple(judged),
+        judged,
         best.label,
         best.reason,
         best.progressed_at,
@@ -108,7 +105,7 @@ def _baseline(visit: TimePoint, data: Data) -> Baseline:
         _refuse_too_many(called, data)
         targets = called
     others = [lesion for lesion in ordered if lesion not in targets]
-    return Baseline(visit.at, tuple(targets), tuple(others), not told, tuple(concerns), notes)
+    return Baseline(visit.at, tuple(targets), tuple(others), tuple(concerns), notes)
 
 
 def _new_at_baseline(uid: str, at: date) -> Concern:

@@ -81,12 +81,10 @@ def assess(visits: Sequence[TimePoint], options: Options) -> Assessment:
     progressed = _progressed_at(judged) if confirmed else None
     best = best_overall(labels)
     reason = f"best of {', '.join(labels)} (table 3; nothing after iCPD counts)"
-    return Assessment(
-        data["name"],
-        data["version"],
-        tuple(data["citations"]),
+    return Assessment.by(
+        data,
         baseline.at,
-        tuple(judged),
+        judged,
         best,
         reason,
         progressed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from services.platform.errors import RefusedError
 
@@ -193,6 +193,32 @@ class Assessment:
     progressed_at: date | None = None
     notes: tuple[str, ...] = ()
     concerns: tuple[Concern, ...] = ()
+
+    @classmethod
+    def by(
+        cls,
+        data: Mapping[str, Any],
+        baseline_at: date,
+        judged: Sequence[Judged],
+        best: str,
+        best_reason: str,
+        progressed_at: date | None,
+        notes: tuple[str, ...] = (),
+        concerns: tuple[Concern, ...] = (),
+    ) -> Assessment:
+        """By the criterion that a data file describes: its `name`, `version` and `citations`."""
+        return cls(
+            data["name"],
+            data["version"],
+            tuple(data["citations"]),
+            baseline_at,
+            tuple(judged),
+            best,
+            best_reason,
+            progressed_at,
+            notes,
+            concerns,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from services.advisor.response.best import best_until
 from services.advisor.response.checks import check
 from services.advisor.response.lesions import (
     READER,
@@ -115,17 +116,14 @@ def assess(visits: Sequence[TimePoint], options: Options) -> Assessment:
             replace(answer, notes=(*notes, *answer.notes), concerns=(*checked.by_visit[visit.at], *answer.concerns))
         )
         past.append(now)
-    progressed = next((item.at for item in judged if item.label in _PROGRESSIVE), None)
-    counted = [item.label for item in judged if progressed is None or item.at <= progressed]
-    return Assessment(
-        data["name"],
-        data["version"],
-        tuple(data["citations"]),
+    best = best_until(judged, _PROGRESSIVE, _ORDER)
+    return Assessment.by(
+        data,
         first.at,
-        tuple(judged),
-        min(counted, key=_ORDER.index),
-        "best of the visits up to progression",
-        progressed,
+        judged,
+        best.label,
+        best.reason,
+        best.progressed_at,
         (),
         checked.overall,
     )

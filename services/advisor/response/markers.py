@@ -280,7 +280,4 @@ def _assessment(
     best = min(counted, key=_ORDER.index)
     why = "best of the samples up to progression"
     dated = progressed.dated if progressed else None
-    citations = tuple(data["citations"])
-    return Assessment(
-        data["name"], data["version"], citations, samples[0].at, tuple(judged), best, why, dated, (), concerns
-    )
+    return Assessment.by(data, samples[0].at, judged, best, why, dated, (), concerns)

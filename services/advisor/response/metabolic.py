@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from services.advisor.response import percist
+from services.advisor.response.best import best_until
 from services.advisor.response.checks import check
 from services.advisor.response.lesions import READER, Assessment, Concern, Judged, Lesion, Options, TimePoint
 from services.advisor.response.percist import Reference, Scan
@@ -30,18 +31,14 @@ def assess(visits: Sequence[TimePoint], options: Options) -> Assessment:
     for visit in checked.visits[1:]:
         answer = _judge(first, visit)
         judged.append(replace(answer, concerns=(*checked.by_visit[visit.at], *answer.concerns)))
-    progressed = next((item.at for item in judged if item.label == "PMD"), None)
-    counted = [item.label for item in judged if progressed is None or item.at <= progressed]
-    best = min(counted, key=_ORDER.index)
-    return Assessment(
-        data["name"],
-        data["version"],
-        tuple(data["citations"]),
+    best = best_until(judged, ("PMD",), _ORDER)
+    return Assessment.by(
+        data,
         first.at,
-        tuple(judged),
-        best,
-        "best of the visits up to progression",
-        progressed,
+        judged,
+        best.label,
+        best.reason,
+        best.progressed_at,
         (),
         checked.overall,
     )

@@ -135,15 +135,10 @@ def assess(visits: Sequence[TimePoint], options: Options) -> Assessment:
     counted = [item.label for item in judged if progressed is None or item.label != "PD"]
     order = ("CR", "PR", "SD", "non-CR/non-PD", "non-PD", "PDu", "PD", "NE")
     concerns = [*checked.overall, *(soft.concerns if soft else ()), *_open(by_scan)]
-    return Assessment(
-        data["name"],
-        data["version"],
-        tuple(data["citations"]),
+    return Assessment.by(
+        data,
         first.at,
-        tuple(
-            replace(item, concerns=tuple(dict.fromkeys((*checked.by_visit[item.at], *item.concerns))))
-            for item in judged
-        ),
+        [replace(item, concerns=tuple(dict.fromkeys((*checked.by_visit[item.at], *item.concerns)))) for item in judged],
         min(counted or ["PD"], key=order.index),
         "best of the visits before progression; soft tissue and bone are told apart in each",
         progressed,

@@ -119,12 +119,10 @@ def assess(visits: Sequence[TimePoint], options: Options) -> Assessment:
         judged.append(course.confirm(answer))
         past.append(lesions)
     best = best_sustained(judged, ("CR", "PR", "MR"), data["confirmation"]["days"])
-    return Assessment(
-        data["name"],
-        data["version"],
-        tuple(data["citations"]),
+    return Assessment.by(
+        data,
         first.at,
-        tuple(judged),
+        judged,
         best.label,
         best.reason,
         course.progressed_at,

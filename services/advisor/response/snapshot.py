@@ -13,7 +13,7 @@ from services.advisor.response import criteria, percist, recist
 from services.advisor.response.lesions import Assessment, TimePoint
 from services.advisor.response.matching import Frames, Matched, match, registrations_of
 from services.advisor.response.occasions import Followed, follow
-from services.advisor.response.supporting import supporting
+from services.advisor.response.supporting import supporting, tell_visit
 from services.advisor.visits import LesionFinding, Visit, chains, visits
 from services.clinical import codes
 from services.clinical.provenance import timestamp
@@ -269,18 +269,7 @@ def _tell(result: advisor_pb2.ResponseAssessment, answer: Assessment, chain: Seq
     by_date = {visit.at.date(): visit for visit in chain}
     for item in answer.judged:
         visit = by_date[item.at]
-        told = result.visits.add(
-            study_instance_uid=visit.study_uid,
-            at=timestamp(visit.at),
-            label=item.label,
-            category=_CATEGORY[item.label],
-            unit=item.unit,
-            arithmetic=item.arithmetic,
-            notes=item.notes,
-            statements=[to_refusal(concern.error()) for concern in item.concerns],
-        )
-        if item.current is not None:
-            told.value = item.current
+        tell_visit(result, item, _CATEGORY[item.label], visit.at, visit.study_uid)
 
 
 def _sentence(answer: Assessment, points: Sequence[TimePoint]) -> str:

@@ -14,7 +14,7 @@ from osler.fusion.v1 import fusion_pb2
 
 from services.advisor.provenance import Source, provenance
 from services.advisor.response import criteria
-from services.advisor.response.lesions import Assessment, TimePoint
+from services.advisor.response.lesions import Assessment, Judged, TimePoint
 from services.advisor.tables import table
 from services.advisor.visits import Visit
 from services.clinical import terminology
@@ -103,19 +103,30 @@ def _told(
 
 def _tell_visits(result: advisor_pb2.ResponseAssessment, answer: Assessment, times: Mapping[date, Visit]) -> None:
     for item in answer.judged:
-        told = result.visits.add(
-            at=timestamp(_moment(item.at, times)),
-            label=item.label,
-            category=_CATEGORY.get(item.label, advisor_pb2.RESPONSE_CATEGORY_UNSPECIFIED),
-            unit=item.unit,
-            arithmetic=item.arithmetic,
-            notes=item.notes,
-            statements=[to_refusal(concern.error()) for concern in item.concerns],
-        )
-        if item.current is not None:
-            told.value = item.current
-        if times:
-            told.study_instance_uid = times[item.at].study_uid
+        category = _CATEGORY.get(item.label, advisor_pb2.RESPONSE_CATEGORY_UNSPECIFIED)
+        tell_visit(result, item, category, _moment(item.at, times), times[item.at].study_uid if times else "")
+
+
+def tell_visit(
+    result: advisor_pb2.ResponseAssessment,
+    item: Judged,
+    category: advisor_pb2.ResponseCategory,
+    at: datetime,
+    study_uid: str,
+) -> None:
+    """Adds one visit's category with its arithmetic; `study_uid` is empty where no images stand behind it."""
+    told = result.visits.add(
+        study_instance_uid=study_uid,
+        at=timestamp(at),
+        label=item.label,
+        category=category,
+        unit=item.unit,
+        arithmetic=item.arithmetic,
+        notes=item.notes,
+        statements=[to_refusal(concern.error()) for concern in item.concerns],
+    )
+    if item.current is not None:
+        told.value = item.current
 
 
 def _moment(at: date, times: Mapping[date, Visit]) -> datetime:
