@@ -168,10 +168,11 @@ def quarantine_replay(
         raise OslerError("name the items to replay, or --all")
     rows = []
     with foundations_of(ctx, ROOMS) as foundations:
-        waiting = {item.id: item.door for item in foundations.quarantine.list(include_replayed=True)}
-        wanted = [i.id for i in foundations.quarantine.list()] if everything else item_ids or []
+        items = foundations.quarantine.list(include_replayed=True)
+        doors = {item.id: item.door for item in items}
+        wanted = [item.id for item in items if item.replayed_at is None] if everything else item_ids or []
         # A room registers how its doors replay; imaging is heavy to load.
-        for room in {"imaging" if waiting.get(item_id) == "imaging" else "ingest" for item_id in wanted}:
+        for room in {"imaging" if doors.get(item_id) == "imaging" else "ingest" for item_id in wanted}:
             build_room(room, foundations)
         for item_id in wanted:
             try:

@@ -5,7 +5,6 @@ The files go through the doors' and the timeline's own readers; nothing is kept.
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from services.fusion.chart import read_chart
 from services.fusion.facts import Reading
 from services.fusion.laboratory import read_message
 from services.ingest import fhir_import, hl7v2
+from services.ingest.fhir_parse import decompressed, patients_first
 from services.ingest.folder import recognise
 from services.platform.errors import RefusedError
 
@@ -55,7 +55,7 @@ def account(folder: Path, issuers: Mapping[str, str], default_issuer: str) -> It
     """The account of each file of a folder (or of one file), patients' files first as in an import."""
     paths = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else [folder]
     identity = _Identity(issuers, default_issuer)
-    for path in sorted(paths, key=lambda p: ("patient" not in p.name.lower(), str(p))):
+    for path in sorted(paths, key=patients_first):
         content = path.read_bytes()
         name = str(path.relative_to(folder)) if folder.is_dir() else path.name
         kind = recognise(content) if content else "dicom"
@@ -68,8 +68,8 @@ def account(folder: Path, issuers: Mapping[str, str], default_issuer: str) -> It
 
 
 def _fhir(row: FileAccount, content: bytes, identity: _Identity) -> FileAccount:
-    row.observations, row.parts = _observations(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     try:
+        row.observations, row.parts = _observations(decompressed(content))
         read = fhir_import.read(content, identity.issuers, identity.default_issuer, identity.patients)
     except RefusedError as error:
         row.listed = row.observations

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from osler.events.v1 import events_pb2
 from sqlalchemy.orm import Session
 
+from services.clinical.provenance import timestamp
 from services.fusion import identity_store, linkage, store
 from services.platform.database import Database
 from services.platform.errors import RefusedError
@@ -69,8 +69,7 @@ def decide(
         together = grouping.survivor(merged) == grouping.survivor(surviving)
         if together == same and (same or _is_stated(tx.session, merged, surviving)):
             return "already so"
-        stamp = Timestamp()
-        stamp.FromDatetime(at)
+        stamp = timestamp(at)
         keys = {"surviving_patient_key": surviving, "merged_patient_key": merged}
         message = (
             events_pb2.PatientMerged(**keys, merged_at=stamp)

@@ -6,7 +6,7 @@ Facts stay under the key that they came with; a merge is a link between keys, so
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -296,8 +296,12 @@ def _records(session: Session, keys: Sequence[str], misplaced: identity_store.Mi
 
 def _facts_of_patient(session: Session, keys: Sequence[str], misplaced: identity_store.Misplaced) -> tuple[Fact, ...]:
     held = [fact for fact in _facts(session, keys) if (fact.patient_key, fact.fact_id) not in misplaced.foreign]
-    for key in sorted({key for key, _ in misplaced.missing}):
-        held += _facts(session, [key], [fact_id for holder, fact_id in misplaced.missing if holder == key])
+    held += _held(session, misplaced.missing)
+    return _once(held)
+
+
+def _once(held: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Each fact once, as it was first known, however many keys hold it."""
     facts: dict[str, Fact] = {}
     for fact in held:
         facts[fact.fact_id] = _earliest(facts[fact.fact_id], fact) if fact.fact_id in facts else fact
@@ -322,11 +326,12 @@ def is_known(session: Session, keys: Sequence[str]) -> bool:
 
 def facts_of(session: Session, wanted: Collection[tuple[str, str]]) -> tuple[Fact, ...]:
     """Some facts by (patient key, fact id); one that is held under several keys comes once."""
-    facts: dict[str, Fact] = {}
+    return _once(_held(session, wanted))
+
+
+def _held(session: Session, wanted: Collection[tuple[str, str]]) -> Iterator[Fact]:
     for key in sorted({key for key, _ in wanted}):
-        for fact in _facts(session, [key], [fact_id for holder, fact_id in wanted if holder == key]):
-            facts[fact.fact_id] = _earliest(facts[fact.fact_id], fact) if fact.fact_id in facts else fact
-    return tuple(facts.values())
+        yield from _facts(session, [key], [fact_id for holder, fact_id in wanted if holder == key])
 
 
 def touched(

@@ -11,9 +11,11 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from fhir.resources.R4B import get_fhir_model_class
@@ -86,7 +88,7 @@ def parse(content: bytes) -> Document:
     items: list[Item] = []
     refused: list[RefusedItem] = []
     invalid_patients: list[Item] = []
-    for item in _flatten(_documents(_decompressed(content, subject), subject), subject, refused):
+    for item in _flatten(_documents(decompressed(content, subject), subject), subject, refused):
         error = too_deep(item) or check(item)
         if error is None:
             items.append(item)
@@ -105,13 +107,19 @@ def _encoded(resource: Any, content: bytes) -> bytes:
         return content
 
 
-def _decompressed(content: bytes, subject: str) -> bytes:
+def patients_first(path: Path) -> tuple[bool, str]:
+    """Sort key: a bulk export keeps patients in files of their own, to which the others refer."""
+    return "patient" not in path.name.lower(), str(path)
+
+
+def decompressed(content: bytes, subject: str = "") -> bytes:
+    """The document in a gzip file; anything else as it is. Raises RefusedError when it is damaged or too large."""
     if content[:2] != b"\x1f\x8b":
         return content
     try:
         with gzip.open(io.BytesIO(content)) as stream:
             data = stream.read(DECOMPRESSED_LIMIT + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _not_json("the gzip file is damaged or cut short", subject) from error
     if len(data) > DECOMPRESSED_LIMIT:
         raise _too_large(f"the gzip file unpacks to more than {DECOMPRESSED_LIMIT >> 20} MiB", subject)

@@ -31,7 +31,7 @@ from osler.common.v1 import common_pb2
 from services.clinical.fhir import MAX_DEPTH
 from services.clinical.identity import PatientIdentifier
 from services.ingest.fhir_import import PatientRecord, compartment, patient_identifier
-from services.ingest.fhir_parse import Item, check, digest, known_type, too_deep
+from services.ingest.fhir_parse import Item, check, digest, known_type, patients_first, too_deep
 from services.ingest.records import FHIR_DOOR, Records
 from services.platform.errors import RefusedError
 
@@ -166,7 +166,7 @@ def import_files(
     for the spool files, which take as much room as the export. `progress(bytes read, bytes in all)`.
     Raises RetryableError; run it again then: what was kept is not kept twice.
     """
-    wanted = sorted(paths, key=lambda path: ("patient" not in path.name.lower(), str(path)))
+    wanted = sorted(paths, key=patients_first)
     sizes = {path: path.stat().st_size * (12 if path.suffix == ".gz" else 1) for path in wanted}
     summary = Streamed()
     with ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from osler.common.v1.common_pb2 import Refusal
 from services.clinical.identity import PatientIdentifier
 from services.clinical.refusals import to_refusal
 from services.ingest import fhir_stream
-from services.ingest.fhir_parse import digest
+from services.ingest.fhir_parse import digest, patients_first
 from services.ingest.receive import DOOR, Receiver
 from services.ingest.records import Records
 from services.platform.errors import RefusedError
@@ -67,8 +68,7 @@ class Importer:
         patients: dict[str, PatientIdentifier] = {}
         exports = [file for file in paths if kind in (None, "fhir") and _is_export(file)]
         paths = [file for file in paths if file not in set(exports)]
-        # Bulk exports keep patients in files of their own: the others refer to them.
-        paths.sort(key=lambda p: ("patient" not in p.name.lower(), str(p)))
+        paths.sort(key=patients_first)
         for done, file in enumerate(paths, start=1):
             for name, content in self._contents(file, str(file.relative_to(root)), summary, kind or DOOR):
                 self._take(name, content, summary, patients, kind)
@@ -174,7 +174,7 @@ def recognise(content: bytes) -> Kind:
         try:
             with gzip.GzipFile(fileobj=BytesIO(content)) as stream:
                 start = stream.read(4096)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return "fhir"
     text = start.lstrip(b"\xef\xbb\xbf\r\n\t \x0b")
     if text[:3] in (b"MSH", b"FHS", b"BHS"):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from osler.common.v1 import common_pb2
 from osler.events.v1 import events_pb2
 from osler.ingest.v1 import ingest_pb2
 
 from services.clinical.identity import PatientIdentifier, patient_key
+from services.clinical.provenance import timestamp
 from services.clinical.refusals import to_refusal
 from services.ingest import fhir_import, hl7v2, store
 from services.ingest.archive import ROOM
@@ -229,7 +229,7 @@ class Records:
                     media_type=record.media_type,
                 ),
                 record_type=record.record_type,
-                received_at=_timestamp(now),
+                received_at=timestamp(now),
             )
             tx.emit(pack(message, source=ROOM, key=record.patient_key, id=record.event_id, time=now))
         return new
@@ -237,7 +237,7 @@ class Records:
     def _announce_merge(self, tx: DatabaseTransaction, merge: hl7v2.Merge, cause: str, stated_at: datetime) -> str:
         surviving, merged = self._key(merge.surviving), self._key(merge.merged)
         id_ = event_id(ROOM, "merge" if merge.same else "unmerge", surviving, merged, cause)
-        at, keys = _timestamp(stated_at), {"surviving_patient_key": surviving, "merged_patient_key": merged}
+        at, keys = timestamp(stated_at), {"surviving_patient_key": surviving, "merged_patient_key": merged}
         message = (
             events_pb2.PatientMerged(**keys, merged_at=at)
             if merge.same
@@ -245,9 +245,3 @@ class Records:
         )
         tx.emit(pack(message, source=ROOM, key=surviving, id=id_, time=stated_at))
         return id_
-
-
-def _timestamp(time: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp

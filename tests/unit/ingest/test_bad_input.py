@@ -11,6 +11,7 @@ from services.fusion.chart import read_chart
 from services.fusion.demographics import contradictions
 from services.fusion.laboratory import read_message
 from services.ingest import fhir_import, fhir_parse, hl7v2
+from services.ingest.folder import recognise
 from services.ingest.mllp_framing import Deframer, frame
 from services.platform.errors import RefusedError
 
@@ -145,6 +146,14 @@ def test_references_in_a_circle():
     assert result.refused == ()
     assert sorted(record.resources for record in result.records) == [1, 4]
     assert len(read_chart(result.records[0].content, received_at=RECEIVED).facts) == 3
+
+
+@pytest.mark.parametrize("at", [0, 1, 40, -6])
+def test_a_gzip_file_damaged_anywhere_is_refused_and_named_fhir(at):
+    packed = bytearray(gzip.compress(json.dumps({"resourceType": "Patient", "id": "a" * 60}).encode()))
+    packed[10 + at if at >= 0 else at] ^= 0xFF
+    assert whole(bytes(packed)) == "fhir.not_json"
+    assert recognise(bytes(packed)) == "fhir"
 
 
 def test_json_bombs_are_refused_before_they_fill_the_memory():
