@@ -322,6 +322,22 @@ class Compute(_Group):
     object_store_mb: int = Field(default=512, ge=80, description="Ray's shared memory.")
 
 
+class Board(_Group):
+    """The tumour board's pages."""
+
+    case_access: Literal["all", "team"] = Field(
+        default="all",
+        description="Who may open a case: every clinician, or only its team and the participants of its meetings. "
+        "Restricted cases always ask for the team.",
+    )
+    break_glass_minutes: int = Field(
+        default=60, ge=5, le=1440, description="How long a case stays open to someone who broke the glass."
+    )
+    idle_lock_s: int = Field(
+        default=900, ge=30, description="A browser without activity for this long has to sign in again."
+    )
+
+
 class Models(_Group):
     """Model bundles."""
 
@@ -392,6 +408,7 @@ class Settings(BaseSettings):
     archive: Archive = Field(default=Archive(), description="Where DICOM objects live.")
     auth: Auth = Field(default=Auth(), description="Who may come in.")
     compute: Compute = Field(default=Compute(), description="Where heavy work runs.")
+    board: Board = Field(default=Board(), description="The tumour board's pages.")
     models: Models = Field(default=Models(), description="Model bundles.")
     telemetry: Telemetry = Field(default=Telemetry(), description="Traces and metrics.")
     log: Log = Field(default=Log(), description="Logs.")
