@@ -10,9 +10,9 @@ from osler.advisor.v1 import advisor_pb2
 from sqlalchemy import Column, Float, Index, Integer, LargeBinary, String, Table, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from services.platform.tables import UtcDateTime, room_metadata
-
-metadata = room_metadata()
+import services.alerts.report_store  # noqa: F401 - its tables belong to the metadata
+from services.alerts.worklist_store import metadata
+from services.platform.tables import UtcDateTime
 
 ADVICE = Table(
     "alerts_advice",
@@ -78,13 +78,6 @@ def load_advice(session: Session, patient_key: str) -> advisor_pb2.PatientAdvice
 def drop_advice(session: Session, patient_key: str) -> None:
     """Forgets a key that was merged into another."""
     session.execute(delete(ADVICE).where(ADVICE.c.patient_key == patient_key))
-
-
-def worklist(session: Session, limit: int) -> list[tuple[str, float, datetime]]:
-    """Patient keys by priority, most urgent first."""
-    columns = (ADVICE.c.patient_key, ADVICE.c.priority, ADVICE.c.updated_at)
-    rows = session.execute(select(*columns).order_by(ADVICE.c.priority.desc(), ADVICE.c.updated_at).limit(limit))
-    return [(r.patient_key, r.priority, r.updated_at) for r in rows]
 
 
 def save_cards(session: Session, cards: Sequence[ServedCard]) -> None:

@@ -1,0 +1,1 @@
+"""Report drafts: made from what Osler knows, edited and signed by a person."""
