@@ -32,6 +32,14 @@ CARD = Table(
     Column("rule_id", String(128), nullable=False),
     Column("hook", String(64), nullable=False),
     Column("served_at", UtcDateTime, nullable=False),
+    # The caller that it was served to ("" for Osler's own tokens): nobody else may say what became of it.
+    Column("client", String(64), nullable=False, server_default=""),
+    # Keyed hash of the user that saw it.
+    Column("user_hash", String(32), nullable=False, server_default=""),
+    # Hash of the facts behind it: another one is another card.
+    Column("fingerprint", String(64), nullable=False, server_default=""),
+    Column("category", String(64), nullable=False, server_default=""),
+    Column("urgency", String(16), nullable=False, server_default=""),
     Index("ix_alerts_card_served_at", "served_at"),
 )
 
@@ -44,12 +52,51 @@ FEEDBACK = Table(
     Column("outcome_at", UtcDateTime, nullable=False),
 )
 
+# Tokens of callers that were used once already, until they expire.
+USED_TOKEN = Table(
+    "alerts_used_token",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index("ix_alerts_used_token_expires_at", "expires_at"),
+)
+
+# Cards that are held back: one row for a patient, a rule and a user ("" for everybody).
+SILENCE = Table(
+    "alerts_silence",
+    metadata,
+    Column("patient_key", String(64), primary_key=True),
+    Column("rule_id", String(128), primary_key=True),
+    Column("user_hash", String(32), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("reason_code", String(64), nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("ix_alerts_silence_until", "until"),
+)
+
 
 class ServedCard(NamedTuple):
     card_id: str
     patient_key: str
     rule_id: str
     hook: str
+    client: str = ""
+    user_hash: str = ""
+    fingerprint: str = ""
+    category: str = ""
+    urgency: str = ""
+
+
+class Silence(NamedTuple):
+    """Holds a card back for one user, or for everybody where `user_hash` is empty, until a time, while its facts stay."""
+
+    patient_key: str
+    rule_id: str
+    user_hash: str
+    fingerprint: str
+    until: datetime
+    reason_code: str
 
 
 def save_advice(session: Session, advice: advisor_pb2.PatientAdvice) -> bool:
@@ -91,8 +138,9 @@ def save_cards(session: Session, cards: Sequence[ServedCard]) -> None:
 
 
 def find_card(session: Session, card_id: str) -> ServedCard | None:
-    row = session.execute(select(CARD).where(CARD.c.card_id == card_id)).first()
-    return ServedCard(row.card_id, row.patient_key, row.rule_id, row.hook) if row else None
+    columns = [CARD.c[name] for name in ServedCard._fields]
+    row = session.execute(select(*columns).where(CARD.c.card_id == card_id)).first()
+    return ServedCard(*row) if row else None
 
 
 def save_feedback(session: Session, feedback_id: str, card_id: str, outcome: str, outcome_at: datetime) -> bool:
@@ -103,3 +151,37 @@ def save_feedback(session: Session, feedback_id: str, card_id: str, outcome: str
         insert(FEEDBACK).values(feedback_id=feedback_id, card_id=card_id, outcome=outcome, outcome_at=outcome_at)
     )
     return True
+
+
+def use_token(session: Session, token_hash: str, expires_at: datetime) -> None:
+    """Marks a token as used. Raises sqlalchemy's IntegrityError when it was used before."""
+    session.execute(insert(USED_TOKEN).values(token_hash=token_hash, expires_at=expires_at))
+
+
+def save_silence(session: Session, silence: Silence) -> None:
+    """Keeps one silence for a patient, rule and user: the latest facts count, and the later end for the same facts."""
+    key = (
+        (SILENCE.c.patient_key == silence.patient_key)
+        & (SILENCE.c.rule_id == silence.rule_id)
+        & (SILENCE.c.user_hash == silence.user_hash)
+    )
+    known = session.execute(select(SILENCE.c.fingerprint, SILENCE.c.until).where(key)).first()
+    if known is not None and known.fingerprint == silence.fingerprint and known.until >= silence.until:
+        return
+    values = {**silence._asdict(), "updated_at": datetime.now(UTC)}
+    session.execute(insert(SILENCE).values(**values) if known is None else update(SILENCE).where(key).values(**values))
+
+
+def silences(session: Session, patient_key: str, now: datetime) -> list[Silence]:
+    """What is held back for a patient at `now`."""
+    columns = [SILENCE.c[name] for name in Silence._fields]
+    found = session.execute(select(*columns).where(SILENCE.c.patient_key == patient_key, SILENCE.c.until > now))
+    return [Silence(*row) for row in found]
+
+
+def forget_old(session: Session, now: datetime, tokens_before: datetime, cards_before: datetime) -> None:
+    """Deletes used tokens that expired, silences that ended, and cards with their feedback that are long past."""
+    session.execute(delete(USED_TOKEN).where(USED_TOKEN.c.expires_at < tokens_before))
+    session.execute(delete(SILENCE).where(SILENCE.c.until < now))
+    session.execute(delete(CARD).where(CARD.c.served_at < cards_before))
+    session.execute(delete(FEEDBACK).where(FEEDBACK.c.outcome_at < cards_before))
