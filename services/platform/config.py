@@ -313,6 +313,69 @@ class Auth(_Group):
         return self
 
 
+class CdsClient(_Group):
+    issuer: str = Field(min_length=1, description="Issuer (`iss`) of the client's tokens.")
+    jwks_url: str = Field(
+        min_length=1, description="The client's published key set; its tokens may name no other (`jku`)."
+    )
+    fhir_servers: Names = Field(
+        default=(),
+        description="FHIR base URLs that may be asked for missing prefetch with the token that a call brings.",
+    )
+    tenants: Names = Field(default=(), description="Organisations (`tenant`) let in; empty lets in all.")
+
+
+class Cds(_Group):
+    """The CDS Hooks door."""
+
+    clients: dict[str, CdsClient] = Field(
+        default_factory=dict,
+        description="Short name -> `{issuer, jwks_url, fhir_servers, tenants}` of each EHR that may call with its own tokens.",
+    )
+    own_tokens: bool = Field(
+        default=True, description="Also accept Osler's own tokens, which may be used several times; off in production."
+    )
+    public_url: str = Field(
+        default="",
+        description="Base URL at which EHRs call the door; their tokens' audience begins with it.",
+        json_schema_extra={"derived": "`http://<http.host>:<http.ports.alerts>`"},
+    )
+    board_url: str = Field(
+        default="",
+        description="Base URL of the board in clinicians' browsers, for links on cards.",
+        json_schema_extra={"derived": "`http://<http.host>:<http.ports.board>`"},
+    )
+    longest_token_s: int = Field(default=900, ge=60, description="A client's token that lives longer is refused.")
+    fetch_s: float = Field(
+        default=0.8, gt=0, description="Time for fetching missing prefetch; then what is known counts."
+    )
+    advisor_s: float = Field(default=2.0, gt=0, description="Time for the advisor's check of draft orders.")
+    most_cards: int = Field(default=4, ge=1, le=10, description="Most cards in one answer.")
+    keep_cards_days: int = Field(default=90, ge=1, description="How long feedback on a card is waited for.")
+
+
+class SmartServer(_Group):
+    fhir_url: str = Field(min_length=1, description="FHIR base URL (`iss` of a launch).")
+    client_id: str = Field(min_length=1, description="Osler's client id at its authorization server.")
+    client_secret: Secret = Field(
+        default=SecretStr(""), description="Secret of that client, or `file:/path`; empty for a public client."
+    )
+    scope: str = Field(
+        default="openid fhirUser patient/Patient.rs",
+        description="Scopes to ask for, beside `launch` (from the EHR) or `launch/patient` (standalone).",
+    )
+    roles: Names = Field(default=("clinician",), description="Roles of the people who come in by this server.")
+
+
+class Smart(_Group):
+    """Launch of the board as a SMART on FHIR app."""
+
+    servers: dict[str, SmartServer] = Field(
+        default_factory=dict,
+        description="Short name -> `{fhir_url, client_id, client_secret, scope, roles}` of each EHR that may launch the board.",
+    )
+
+
 class Compute(_Group):
     """Where heavy work runs."""
 
@@ -407,6 +470,8 @@ class Settings(BaseSettings):
     fhir: Fhir = Field(default=Fhir(), description="FHIR servers that Osler reads from and writes to.")
     archive: Archive = Field(default=Archive(), description="Where DICOM objects live.")
     auth: Auth = Field(default=Auth(), description="Who may come in.")
+    cds: Cds = Field(default=Cds(), description="The CDS Hooks door.")
+    smart: Smart = Field(default=Smart(), description="Launch of the board as a SMART on FHIR app.")
     compute: Compute = Field(default=Compute(), description="Where heavy work runs.")
     board: Board = Field(default=Board(), description="The tumour board's pages.")
     models: Models = Field(default=Models(), description="Model bundles.")
