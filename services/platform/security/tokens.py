@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,9 +66,11 @@ class Verifier:
     roles_claim: str = "roles"
     leeway_s: int = 30
     clock: Callable[[], float] = time.time
+    # Claims that a token must carry beside issuer and audience.
+    essential: Sequence[str] = ("sub", "exp", "iat")
 
-    def key_id(self, token: str) -> str:
-        """The id of the key that the token names. Raises AuthenticationError."""
+    def header(self, token: str) -> dict[str, Any]:
+        """The token's header: an accepted algorithm and a key id, nothing else checked. Raises AuthenticationError."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise AuthenticationError("token is too long")
         try:
@@ -79,7 +82,11 @@ class Verifier:
         key_id = header.get("kid")
         if not isinstance(key_id, str) or not key_id:
             raise AuthenticationError("token names no key (kid)")
-        return key_id
+        return dict(header)
+
+    def key_id(self, token: str) -> str:
+        """The id of the key that the token names. Raises AuthenticationError."""
+        return str(self.header(token)["kid"])
 
     def verify(self, token: str, audience: str) -> Principal:
         """The principal that the token speaks for. Raises AuthenticationError, which never repeats the token."""
@@ -91,14 +98,15 @@ class Verifier:
             token_id=str(claims.get("jti", "")),
         )
 
-    def claims(self, token: str, audience: str) -> dict[str, Any]:
-        """All claims of a token that holds. Raises AuthenticationError."""
+    def claims(self, token: str, *audiences: str) -> dict[str, Any]:
+        """All claims of a token that holds and is meant for one of `audiences`. Raises AuthenticationError."""
         key = self.keys.find(self.key_id(token))
         if key is None:
             raise AuthenticationError("token is signed with a key that the issuer does not publish")
+        registry = self._registry(audiences)
         try:
             claims = jwt.decode(token, key, algorithms=list(self.algorithms)).claims
-            self._registry(audience).validate(claims)
+            registry.validate(claims)
         except ExpiredTokenError:
             raise AuthenticationError("token has expired; sign in again") from None
         except (JoseError, ValueError) as error:
@@ -107,16 +115,29 @@ class Verifier:
             raise AuthenticationError(f"token is not accepted: {detail}") from None
         return claims
 
-    def _registry(self, audience: str) -> jwt.JWTClaimsRegistry:
+    def _registry(self, audiences: Sequence[str]) -> jwt.JWTClaimsRegistry:
+        if not audiences:
+            raise ValueError("a token must be checked for an audience")
+        essential: dict[str, Any] = {name: {"essential": True} for name in self.essential}
         return jwt.JWTClaimsRegistry(
             now=lambda: int(self.clock()),
             leeway=self.leeway_s,
             iss={"essential": True, "value": self.issuer},
-            aud={"essential": True, "value": audience},
-            sub={"essential": True},
-            exp={"essential": True},
-            iat={"essential": True},
+            aud={"essential": True, "values": list(audiences)},
+            **essential,
         )
+
+
+def unverified_issuer(token: str) -> str:
+    """The issuer that a token claims, only to choose who checks it; "" when it cannot be read."""
+    if len(token) > MAX_TOKEN_LENGTH:
+        return ""
+    try:
+        claims = json.loads(extract_compact(token.encode("ascii")).payload)
+    except (JoseError, ValueError):
+        return ""
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    return issuer if isinstance(issuer, str) else ""
 
 
 def roles_in(claims: dict[str, Any], path: str) -> frozenset[str]:
