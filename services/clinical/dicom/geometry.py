@@ -83,6 +83,10 @@ def frames_of(datasets: Sequence[Dataset]) -> tuple[tuple[Frame, ...], tuple[Geo
         readers: list[Callable[[str, str], Any]] = (
             [_group_reader(dataset, group) for group in groups] if groups else [_plain_reader(dataset)]
         )
+        count = _number(dataset.get("NumberOfFrames")) or 1
+        if count != len(readers):
+            name = "a place for each of (0028,0008) NumberOfFrames"
+            absent[name] = absent.get(name, 0) + abs(int(count) - len(readers))
         for index, read in enumerate(readers):
             frame = _frame(dataset, index, read, absent)
             if frame is not None:

@@ -6,23 +6,22 @@ Source: DICOM PS3.3 C.7.6.2 (Image Plane), C.11.1 (Modality LUT), C.8.9.1 (PET S
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from osler.common.v1 import common_pb2
 from osler.ingest.v1 import ingest_pb2
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut
 
-from services.clinical.dicom.geometry import Frame, GeometryIssue, Stack, frames_of, stack_frames
+from services.clinical.dicom.geometry import GeometryIssue, Stack, frames_of, stack_frames
+from services.clinical.dicom.pixels import PIXEL_KEYWORDS, open_instance, read_frames
 from services.clinical.volume import ImageVolume
 from services.platform.errors import RefusedError
 
-PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: Issues that leave a usable, if uneven, stack.
 UNEVEN = frozenset({"missing_slices", "inconsistent_spacing"})
 #: (0054,1001) Units to UCUM, DICOM PS3.3 C.8.9.1.1.3.
@@ -33,6 +32,8 @@ class BlobReader(Protocol):
     """What this module needs of `services.platform.blobs.BlobStore`."""
 
     def get(self, ref: common_pb2.BlobRef) -> bytes: ...
+
+    def local_path(self, ref: common_pb2.BlobRef) -> AbstractContextManager[Path]: ...
 
 
 def load_series(datasets: Sequence[Dataset], *, require_uniform: bool = True) -> ImageVolume:
@@ -52,7 +53,7 @@ def load_series(datasets: Sequence[Dataset], *, require_uniform: bool = True) ->
         raise _refusal(GeometryIssue("missing_geometry", "the series has no frame with a place in space"), datasets)
     first = stack.frames[0].dataset
     return ImageVolume(
-        array=_pixels(stack.frames),
+        array=read_frames(stack.frames),
         affine_lps=stack.affine_lps,
         modality=str(first.get("Modality", "")),
         series_instance_uid=str(first.get("SeriesInstanceUID", "")),
@@ -97,34 +98,6 @@ def _refusal(issue: GeometryIssue, datasets: Sequence[Dataset]) -> RefusedError:
     return RefusedError(
         f"series.{issue.code}", issue.message, missing=issue.missing, remedy=issue.remedy, subject=subject
     )
-
-
-def _pixels(frames: Sequence[Frame]) -> NDArray[np.float32]:
-    shape = (len(frames), int(frames[0].dataset.Rows), int(frames[0].dataset.Columns))
-    volume = np.empty(shape, dtype=np.float32)
-    decoded: tuple[int, NDArray[Any]] | None = None
-    for k, frame in enumerate(frames):
-        if decoded is None or decoded[0] != id(frame.dataset):
-            decoded = (id(frame.dataset), _decode(frame.dataset))
-        stored = decoded[1][frame.index] if decoded[1].ndim == 3 else decoded[1]
-        if stored.shape != shape[1:]:
-            issue = GeometryIssue("undecodable_pixel_data", f"slice {k + 1} decodes to a matrix of another size")
-            raise _refusal(issue, [frame.dataset])
-        if "ModalityLUTSequence" in frame.dataset:
-            volume[k] = apply_modality_lut(stored, frame.dataset)
-        else:
-            volume[k] = stored.astype(np.float64) * frame.slope + frame.intercept
-    return volume
-
-
-def _decode(dataset: Dataset) -> NDArray[Any]:
-    try:
-        return np.asarray(dataset.pixel_array)
-    except (AttributeError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
-        issue = GeometryIssue(
-            "undecodable_pixel_data", f"an instance's pixel data cannot be decoded ({type(error).__name__})"
-        )
-        raise _refusal(issue, [dataset]) from error
 
 
 def unit_of(dataset: Dataset) -> str:
@@ -188,11 +161,14 @@ def find_series(manifest: ingest_pb2.StudyManifest, series_uid: str) -> ingest_p
 
 
 def read_manifest_series(manifest: ingest_pb2.StudyManifest, series_uid: str, blobs: BlobReader) -> tuple[Dataset, ...]:
-    """Every stored instance of a series. Raises RefusedError `series.not_in_study`, `series.unreadable_instance`."""
+    """Every stored instance of a series. Raises RefusedError `series.not_in_study`, `series.unreadable_instance`.
+
+    Pixel data of instances that lie in files stay there until they are decoded.
+    """
     datasets = []
     for instance in find_series(manifest, series_uid).instances:
         try:
-            datasets.append(pydicom.dcmread(BytesIO(blobs.get(instance.content)), force=False))
+            datasets.append(_read_instance(instance.content, blobs))
         except pydicom.errors.InvalidDicomError as error:
             raise RefusedError(
                 "series.unreadable_instance",
@@ -201,6 +177,13 @@ def read_manifest_series(manifest: ingest_pb2.StudyManifest, series_uid: str, bl
                 subject=instance.sop_instance_uid,
             ) from error
     return tuple(datasets)
+
+
+def _read_instance(content: common_pb2.BlobRef, blobs: BlobReader) -> Dataset:
+    if not content.uri.startswith("file://"):
+        return pydicom.dcmread(BytesIO(blobs.get(content)), force=False)
+    with blobs.local_path(content) as path:
+        return open_instance(path)
 
 
 def open_manifest_series(
