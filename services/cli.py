@@ -16,6 +16,7 @@ from services.compose import (
     commands_patient,
     commands_respond,
     commands_run,
+    commands_streams,
     commands_twin,
 )
 from services.platform.errors import ConfigurationError, OslerError
@@ -36,6 +37,7 @@ commands_fhir.add_to(app)
 commands_look.add_to(app)
 commands_patient.add_to(app)
 commands_respond.add_to(app)
+commands_streams.add_to(app)
 commands_twin.add_to(app)
 
 # Exit status of a wrong setting (EX_CONFIG of sysexits): the supervisor does not start such a process again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from services.compose.console import Json, foundations_of, print_json, print_row
 from services.platform.errors import OslerError, RefusedError
 
 if TYPE_CHECKING:
+    from services.compose.rooms import Foundations
     from services.platform.bus import Record
     from services.platform.quarantine import QuarantineItem
 
@@ -166,7 +168,6 @@ def quarantine_replay(
 
     if not item_ids and not everything:
         raise OslerError("name the items to replay, or --all")
-    rows = []
     with foundations_of(ctx, ROOMS) as foundations:
         items = foundations.quarantine.list(include_replayed=True)
         doors = {item.id: item.door for item in items}
@@ -174,17 +175,24 @@ def quarantine_replay(
         # A room registers how its doors replay; imaging is heavy to load.
         for room in {"imaging" if doors.get(item_id) == "imaging" else "ingest" for item_id in wanted}:
             build_room(room, foundations)
-        for item_id in wanted:
-            try:
-                _known(foundations.quarantine.replay, item_id)
-                rows.append({"id": item_id, "outcome": "accepted", "reason": ""})
-            except RefusedError as error:
-                rows.append({"id": item_id, "outcome": "refused again", "reason": f"{error.reason}: {error.message}"})
+        rows = replay_items(foundations, wanted)
     if as_json:
         print_json(rows)
     else:
         print_rows("Replayed", rows, "nothing to replay")
     raise typer.Exit(2 if any(row["reason"] for row in rows) else 0)
+
+
+def replay_items(foundations: Foundations, item_ids: Sequence[str]) -> list[dict[str, str]]:
+    """Puts quarantined items in again, one after the other: a row for each, with the reason where it was refused."""
+    rows = []
+    for item_id in item_ids:
+        try:
+            _known(foundations.quarantine.replay, item_id)
+            rows.append({"id": item_id, "outcome": "accepted", "reason": ""})
+        except RefusedError as error:
+            rows.append({"id": item_id, "outcome": "refused again", "reason": f"{error.reason}: {error.message}"})
+    return rows
 
 
 def _known(call: Any, item_id: str) -> Any:

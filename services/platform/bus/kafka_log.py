@@ -29,6 +29,7 @@ from services.platform.bus.kafka_consumer import READ_SETTINGS, KafkaGroupConsum
 from services.platform.bus.log import Partition, Record
 from services.platform.errors import RetryableError
 from services.platform.events import Event, to_headers
+from services.platform.topics import broker_settings
 
 _log = logging.getLogger(__name__)
 _BEING_CHOSEN = (
@@ -39,8 +40,6 @@ _BEING_CHOSEN = (
     NotLeaderForPartitionError,
 )
 _LONGEST_ENDING_S = 120.0
-# Osler replays its topics, so nothing in them expires by age unless the operator says otherwise on the topic.
-_TOPIC_SETTINGS = {"retention.ms": "-1"}
 
 
 class KafkaEventLog:
@@ -254,7 +253,7 @@ class KafkaEventLog:
         present = set(self._call_admin(lambda admin: admin.list_topics()))
         new = [topic for topic in missing if topic not in present]
         if new:
-            wanted = {topic: {"num_partitions": self._partitions, "configs": _TOPIC_SETTINGS} for topic in new}
+            wanted = {topic: {"num_partitions": self._partitions, "configs": broker_settings(topic)} for topic in new}
             try:
                 self._call_admin(lambda admin: admin.create_topics(wanted))
             except TopicAlreadyExistsError:
