@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +9,9 @@ from typing import Any
 
 import torch
 
-from services.imaging.hippocampus_network import build_network
-from services.platform.errors import ConfigurationError
+from services.imaging.host.model import LoadedModel, load
+from services.imaging.host.package import read_package
+from services.platform.errors import ConfigurationError, RefusedError
 
 Range = tuple[float, float]
 
@@ -69,14 +67,6 @@ class HippocampusModel:
     calibration: VolumeCalibration
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigurationError(f"hippocampus bundle: cannot read {path.name}: {error}") from error
-    return content
-
-
 def _pair(values: list[float]) -> Range:
     low, high = values
     return float(low), float(high)
@@ -99,44 +89,19 @@ def _validated(section: Mapping[str, Any]) -> ValidatedRange:
     )
 
 
-def _weights(path: Path, expected_sha256: str) -> dict[str, torch.Tensor]:
-    """The state dict at `path`, from the very bytes whose hash was checked."""
+def model_of(loaded: LoadedModel) -> HippocampusModel:
+    """The model of a package that the host has loaded. Raises ConfigurationError for metadata of another model."""
+    metadata, osler = loaded.package.raw_metadata, loaded.package.raw_metadata.get("osler", {})
+    if loaded.network.module is None:
+        raise ConfigurationError("hippocampus bundle: its network must be a state dict or TorchScript")
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"hippocampus bundle: cannot read {path.name}: {error}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected_sha256:
-        raise ConfigurationError(
-            f"hippocampus bundle: {path.name} has SHA-256 {found}, metadata.json records {expected_sha256}. "
-            "The weights were changed or cut short: fetch the bundle again."
-        )
-    state: dict[str, torch.Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return state
-
-
-def load_bundle(path: Path | str) -> HippocampusModel:
-    """Load the bundle folder (`configs/`, `models/`) at `path` on the CPU.
-
-    Raises:
-        ConfigurationError: a file is missing or unreadable, the weights' SHA-256 is not the recorded one, or they do
-            not fit the network that the configuration describes.
-    """
-    root = Path(path)
-    metadata = _read_json(root / "configs" / "metadata.json")
-    inference = _read_json(root / "configs" / "inference.json")
-    try:
-        osler = metadata["osler"]
-        state = _weights(root / osler["weights_file"], osler["weights_sha256"])
-        network = build_network(inference["network_def"])
-        network.load_state_dict(state)
         calibration = osler["volume_interval"]
-        model = HippocampusModel(
-            network=network.eval().requires_grad_(False),
+        return HippocampusModel(
+            network=loaded.network.module,
             name=str(metadata["name"]),
             version=str(metadata["version"]),
-            weights_sha256=osler["weights_sha256"],
-            license=str(metadata["license"]),
+            weights_sha256=loaded.card.weights_sha256,
+            license=loaded.card.licence,
             validated=_validated(osler["validated"]),
             calibration=VolumeCalibration(
                 level=float(calibration["level"]),
@@ -144,6 +109,18 @@ def load_bundle(path: Path | str) -> HippocampusModel:
                 cases=int(calibration["cases"]),
             ),
         )
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"hippocampus bundle: metadata, network and weights do not fit: {error}") from error
-    return model
+
+
+def load_bundle(path: Path | str) -> HippocampusModel:
+    """Load the bundle folder (`configs/`, `models/`) at `path` on the CPU, through the model host.
+
+    Raises:
+        ConfigurationError: a file is missing or unreadable, the weights' SHA-256 is not the recorded one, or they do
+            not fit the network that the configuration describes.
+    """
+    try:
+        return model_of(load(read_package(Path(path))))
+    except RefusedError as error:
+        raise ConfigurationError(f"hippocampus bundle: {error.message}. {error.remedy}") from error

@@ -409,6 +409,28 @@ class Models(_Group):
         description="Folder of model bundles.",
         json_schema_extra={"derived": "models/ of the repository", "example": "models"},
     )
+    folders: tuple[Path, ...] = Field(default=(), description="Further folders of model packages, read only.")
+    catalog_url: str = Field(
+        default="https://github.com/Project-MONAI/model-zoo/releases/download/hosting_storage_v1/{name}_v{version}.zip",
+        description="Where `osler models add NAME` fetches a package of models/catalog.yaml; https, or loopback.",
+    )
+    max_download_mb: int = Field(default=4096, ge=1, description="Largest package that is fetched.")
+    memory_mb: int = Field(
+        default=2048, ge=1, description="Weights that one replica keeps; the least recently used leave first."
+    )
+    max_batch: int = Field(default=8, ge=1, le=64, description="Requests that pass a network together.")
+    batch_wait_ms: float = Field(default=0.0, ge=0, description="How long a replica waits to fill a batch.")
+    max_queued: int = Field(
+        default=32, ge=1, description="Requests that wait for a replica; more are told to try again later."
+    )
+    min_replicas: int = Field(default=0, ge=0, description="Replicas kept without work; 0 scales to zero.")
+    max_replicas: int = Field(default=1, ge=1, description="Most replicas of one device class (Ray).")
+    target_ongoing: float = Field(default=2.0, gt=0, description="Requests for each replica that scaling aims at.")
+    idle_s: float = Field(default=300.0, ge=1, description="A replica without work leaves after this long.")
+    crashes: int = Field(default=3, ge=1, description="Crashes in a row after which a model is set aside.")
+    crash_pause_s: float = Field(
+        default=600.0, ge=1, description="How long a model that was set aside rests before one trial."
+    )
 
 
 class Telemetry(_Group):

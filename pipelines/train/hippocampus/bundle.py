@@ -150,6 +150,7 @@ def _osler_section(
     return {
         "weights_file": WEIGHTS_FILE,
         "weights_sha256": sha256_of(out / WEIGHTS_FILE),
+        **_settings()["host"],
         "fitted_on": shipped.fitted_on,
         "evaluated": [
             {"fold": fold, "weights_file": name, "sha256": sha256_of(out / name)} for fold, name in shipped.evaluated

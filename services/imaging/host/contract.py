@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,7 +188,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gave. `parameters`: what it was run with, for provenance; `cautions`: plain sentences."""
+    """What one run gave. `parameters`: what it was run with, for provenance; `cautions`: plain sentences.
+
+    `detail`: the analysis' own result, for a caller that knows this analysis; nothing generic reads it.
+    """
 
     masks: tuple[Mask, ...] = ()
     maps: tuple[Map, ...] = ()
@@ -196,6 +199,7 @@ class Result:
     findings: tuple[Finding, ...] = ()
     cautions: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
+    detail: Any = None
 
 
 #: Called now and then with (done, total) in steps of the analysis' own; raises to end the run (deadline, cancelled).
