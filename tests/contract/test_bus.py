@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import MemberToRemove
+from kafka.admin import ConfigResource, MemberToRemove
 
 from services.platform.bus import MALFORMED_EXTENSION, REPLAY_EXTENSION, EventLog, KafkaEventLog
 from services.platform.bus.sqlite_log import partition_of
 from services.platform.errors import RetryableError
 from services.platform.events import Event
+from services.platform.topics import broker_settings
 from tests.contract.conftest import PARTITIONS
 from tests.contract.events import AT, by_key, ids, plain_event, settle, take
 from tests.fixtures.kafka.broker import KafkaBroker
@@ -286,6 +287,19 @@ def test_a_batch_that_kafka_refuses_leaves_no_trace_and_holds_nothing_back(kafka
     log.publish_to(topic, [plain_event("3")])
     assert ids(log.read([topic])) == ["3"]
     log.close()
+
+
+@pytest.mark.kafka
+def test_topics_are_made_with_the_retention_that_the_catalogue_declares(kafka_broker: KafkaBroker) -> None:
+    log = KafkaEventLog(kafka_broker.bootstrap, partitions=3)
+    declared = {name: broker_settings(name) for name in ("osler.patient.updated.v1", "osler.record.received.v1")}
+    log.lag("nobody", list(declared))
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap)
+    found = admin.describe_configs([ConfigResource("topic", name) for name in declared], config_filter="all")["topic"]
+    admin.close()
+    log.close()
+    for name, wanted in declared.items():
+        assert {key: found[name][key]["value"] for key in wanted} == wanted
 
 
 @pytest.mark.kafka
