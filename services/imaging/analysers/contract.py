@@ -1,6 +1,6 @@
 """What every analyser takes and gives: images by role in, values, maps, masks and curves out.
 
-Arrays are (z, y, x), or (t, z, y, x) for a series over time, velocities (t, z, y, x, 3). Affines map voxel index
+Arrays are (z, y, x), or (t, z, y, x) for a series over time. Affines map voxel index
 (i = column, j = row, k = slice) to LPS millimetres.
 """
 
@@ -46,8 +46,8 @@ class Image:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Slices, rows and columns, without time and components."""
-        z, y, x = self.array.shape[-3:] if self.array.ndim < 5 else self.array.shape[1:4]
+        """Slices, rows and columns, without time."""
+        z, y, x = self.array.shape[-3:]
         return int(z), int(y), int(x)
 
 

@@ -30,6 +30,8 @@ from services.imaging.findings import Interval, Value
 from services.platform.errors import RefusedError
 
 NAME = "flow_4d"
+COMPONENTS = ("velocity_l", "velocity_p", "velocity_s")
+_METRES = {"m/s": 1.0, "cm/s": 0.01}
 Floats = NDArray[np.float64]
 
 
@@ -170,12 +172,15 @@ def without_offset(velocity: Floats, static: BoolArray) -> Floats:
     return result
 
 
-def check(image: Image, settings: Mapping[str, Any]) -> Plane:
-    """Raises RefusedError `flow_4d.wrong_unit|not_velocity|too_few_frames|bad_times|irregular_sampling|bad_plane`."""
-    limits = card(NAME).constants
-    require_unit(NAME, "velocity", image, "m/s", "cm/s")
-    if image.array.ndim != 5 or image.array.shape[-1] != 3:
-        raise refuse(NAME, "not_velocity", "no three velocity components over time", "velocities (t, z, y, x, 3)")
+def check(inputs: Mapping[str, Image], settings: Mapping[str, Any]) -> Plane:
+    """Raises RefusedError `flow_4d.wrong_unit|not_dynamic|too_few_frames|bad_times|irregular_sampling|bad_plane`."""
+    limits, image = card(NAME).constants, inputs[COMPONENTS[0]]
+    for role in COMPONENTS:
+        require_unit(NAME, role, inputs[role], "m/s", "cm/s")
+        if inputs[role].array.ndim != 4 or len(inputs[role].array) != len(image.array):
+            raise refuse(
+                NAME, "not_dynamic", f"{role} has no time dimension, or another length", "velocities (t, z, y, x)"
+            )
     if len(image.array) < limits["fewest_frames"]:
         raise refuse(NAME, "too_few_frames", f"{len(image.array)} frames; a beat needs {limits['fewest_frames']}")
     steps = np.diff(image.times_s)
@@ -207,12 +212,14 @@ def _near(image: Image, plane: Plane) -> BoolArray:
 
 def analyse(inputs: Mapping[str, Image], settings: Mapping[str, Any]) -> Result:
     """The whole analysis of one plane. Refusals: see `check`, `through_plane`; `flow_4d.aliased` when it stays."""
-    known, image = card(NAME), inputs["velocity"]
-    plane = check(image, settings)
+    known, image = card(NAME), inputs[COMPONENTS[0]]
+    plane = check(inputs, settings)
     masks = {role: inputs[role] for role in ("lumen", "static") if role in inputs}
-    require_same_grid(NAME, image, **masks)
+    require_same_grid(NAME, image, **masks, **{role: inputs[role] for role in COMPONENTS[1:]})
     voxels = {role: mask_of(NAME, given, role) for role, given in masks.items()}
-    velocity = np.asarray(image.array, np.float64) * (0.01 if image.unit == "cm/s" else 1.0)
+    velocity = np.stack(
+        [np.asarray(inputs[role].array, np.float64) * _METRES[inputs[role].unit] for role in COMPONENTS], axis=-1
+    )
     cautions: list[str] = []
     if "static" in voxels:
         velocity = without_offset(velocity, voxels["static"])

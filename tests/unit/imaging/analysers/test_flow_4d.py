@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,9 @@ def centre_line(mean: float = 0.35, swing: float = 0.8) -> np.ndarray:
     return mean + swing * np.sin(2 * np.pi * np.arange(FRAMES) / FRAMES)
 
 
-def tube(line: np.ndarray, venc: float = 0.0, noise: float = 0.0, offset: float = 0.0, unit: str = "m/s") -> Image:
+def tube(
+    line: np.ndarray, venc: float = 0.0, noise: float = 0.0, offset: float = 0.0, unit: str = "m/s"
+) -> dict[str, Image]:
     """Poiseuille profile v (1 - r2/R2); wrapped into +-venc when it is given."""
     affine = np.diag([*SPACING, 1.0])
     shape = (24, 28, 28)
@@ -35,11 +39,20 @@ def tube(line: np.ndarray, venc: float = 0.0, noise: float = 0.0, offset: float 
     velocity = velocity + np.random.default_rng(2).normal(0, noise, velocity.shape) + offset * (1 + 0.02 * i[..., None])
     if venc:
         velocity = (velocity + venc) % (2 * venc) - venc
-    return Image(velocity * (100 if unit == "cm/s" else 1), affine, unit, TIMES)
+    velocity = velocity * (100 if unit == "cm/s" else 1)
+    return {f"velocity_{axis}": Image(velocity[..., n], affine, unit, TIMES) for n, axis in enumerate("lps")}
 
 
-def inside(image: Image) -> np.ndarray:
-    return np.abs(tube(np.ones(FRAMES)).array[0]).sum(axis=-1) > 0
+def changed(images: dict[str, Image], **to: object) -> dict[str, Image]:
+    return {role: replace(image, **to) for role, image in images.items()}  # type: ignore[arg-type]
+
+
+def mask(voxels: np.ndarray) -> Image:
+    return Image(voxels, tube(np.zeros(FRAMES))["velocity_l"].affine_lps)
+
+
+def inside() -> np.ndarray:
+    return np.abs(tube(np.ones(FRAMES))["velocity_s"].array[0]) > 0
 
 
 def options(**more: object) -> dict[str, object]:
@@ -56,7 +69,7 @@ def expected(line: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("unit", ["m/s", "cm/s"])
 def test_volumes_and_peak_of_pulsating_poiseuille_flow(unit: str) -> None:
     line = centre_line()
-    result = run("flow_4d", {"velocity": tube(line, unit=unit)}, options())
+    result = run("flow_4d", {**tube(line, unit=unit)}, options())
     forward, reverse = expected(line)
     values = {name: value.value for name, value in result.values.items()}
     assert values["forward_volume"] == pytest.approx(forward, rel=0.03)
@@ -69,8 +82,8 @@ def test_volumes_and_peak_of_pulsating_poiseuille_flow(unit: str) -> None:
 
 def test_turning_the_plane_round_swaps_forward_and_reverse() -> None:
     image = tube(centre_line())
-    there = run("flow_4d", {"velocity": image}, options()).values
-    back = run("flow_4d", {"velocity": image}, options(normal=list(-AXIS))).values
+    there = run("flow_4d", image, options()).values
+    back = run("flow_4d", image, options(normal=list(-AXIS))).values
     assert back["forward_volume"].value == pytest.approx(there["reverse_volume"].value, rel=1e-4)
     assert back["net_volume"].value == pytest.approx(-there["net_volume"].value, rel=1e-4)
 
@@ -78,10 +91,10 @@ def test_turning_the_plane_round_swaps_forward_and_reverse() -> None:
 def test_aliasing_is_found_and_undone() -> None:
     line = centre_line()
     wrapped = tube(line, venc=0.6, noise=0.02)
-    assert np.abs(tube(line).array).max() > 0.6
-    lumen = Image(inside(wrapped), wrapped.affine_lps)
-    naive = run("flow_4d", {"velocity": wrapped, "lumen": lumen}, options()).values["net_volume"].value
-    result = run("flow_4d", {"velocity": wrapped, "lumen": lumen}, options(venc_m_s=0.6))
+    assert np.abs(tube(line)["velocity_s"].array).max() > 0.6
+    lumen = mask(inside())
+    naive = run("flow_4d", {**wrapped, "lumen": lumen}, options()).values["net_volume"].value
+    result = run("flow_4d", {**wrapped, "lumen": lumen}, options(venc_m_s=0.6))
     forward, reverse = expected(line)
     assert abs(naive - (forward - reverse)) > 0.15 * (forward - reverse)
     assert result.values["net_volume"].value == pytest.approx(forward - reverse, rel=0.04)
@@ -92,26 +105,24 @@ def test_aliasing_that_cannot_be_undone_is_refused() -> None:
     line = centre_line(mean=0.2, swing=3.0)
     wrapped = tube(line, venc=0.2)
     with pytest.raises(RefusedError) as refused:
-        run(
-            "flow_4d", {"velocity": wrapped, "lumen": Image(inside(wrapped), wrapped.affine_lps)}, options(venc_m_s=0.2)
-        )
+        run("flow_4d", {**wrapped, "lumen": mask(inside())}, options(venc_m_s=0.2))
     assert refused.value.reason == "flow_4d.aliased"
 
 
 def test_offset_of_static_tissue_is_taken_off() -> None:
     line = centre_line()
     image = tube(line, offset=0.05)
-    static = Image(~inside(image), image.affine_lps)
+    static = mask(~inside())
     forward, reverse = expected(line)
-    raw = run("flow_4d", {"velocity": image}, options()).values["net_volume"].value
-    corrected = run("flow_4d", {"velocity": image, "static": static}, options()).values["net_volume"].value
+    raw = run("flow_4d", image, options()).values["net_volume"].value
+    corrected = run("flow_4d", {**image, "static": static}, options()).values["net_volume"].value
     assert abs(raw - (forward - reverse)) > 0.1 * (forward - reverse)
     assert corrected == pytest.approx(forward - reverse, rel=0.03)
 
 
 def test_interval_comes_from_parallel_planes_and_holds_the_truth() -> None:
     line = centre_line()
-    value = run("flow_4d", {"velocity": tube(line, noise=0.05)}, options()).values["net_volume"]
+    value = run("flow_4d", {**tube(line, noise=0.05)}, options()).values["net_volume"]
     forward, reverse = expected(line)
     assert isinstance(value.uncertainty, Interval)
     assert value.uncertainty.lower < forward - reverse < value.uncertainty.upper
@@ -120,22 +131,22 @@ def test_interval_comes_from_parallel_planes_and_holds_the_truth() -> None:
 def test_refusals() -> None:
     image = tube(centre_line())
     times = tuple(t + (0.2 if t > 0.4 else 0) for t in TIMES)
+    short = {role: replace(one, array=one.array[:5], times_s=TIMES[:5]) for role, one in image.items()}
     cases = {
-        "wrong_unit": (Image(image.array, image.affine_lps, "1", TIMES), options()),
-        "not_velocity": (Image(image.array[..., 0], image.affine_lps, "m/s", TIMES), options()),
-        "too_few_frames": (Image(image.array[:5], image.affine_lps, "m/s", TIMES[:5]), options()),
-        "bad_times": (Image(image.array, image.affine_lps, "m/s", TIMES[:-1]), options()),
-        "irregular_sampling": (Image(image.array, image.affine_lps, "m/s", times), options()),
+        "wrong_unit": (changed(image, unit="1"), options()),
+        "not_dynamic": ({**image, "velocity_p": replace(mask(inside()), unit="m/s")}, options()),
+        "too_few_frames": (short, options()),
+        "bad_times": (changed(image, times_s=TIMES[:-1]), options()),
+        "irregular_sampling": (changed(image, times_s=times), options()),
         "bad_plane": (image, options(normal=[0, 0, 0])),
         "plane_outside": (image, options(point_mm=[500, 0, 0])),
+        "missing_input": ({"velocity_l": image["velocity_l"]}, options()),
+        "empty_mask": ({**image, "lumen": mask(np.zeros(inside().shape))}, options()),
     }
     for reason, (wrong, chosen) in cases.items():
         with pytest.raises(RefusedError) as refused:
-            run("flow_4d", {"velocity": wrong}, chosen)
+            run("flow_4d", wrong, chosen)
         assert refused.value.reason == f"flow_4d.{reason}"
-    with pytest.raises(RefusedError) as refused:
-        run("flow_4d", {"velocity": Image(image.array * 100, image.affine_lps, "m/s", TIMES)}, options(venc_m_s=1.5))
-    assert refused.value.reason == "flow_4d.wrong_unit"
-    with pytest.raises(RefusedError) as refused:
-        run("flow_4d", {"velocity": image, "lumen": Image(np.zeros(image.grid), image.affine_lps)}, options())
-    assert refused.value.reason == "flow_4d.empty_mask"
+    centimetres = {role: replace(one, array=one.array * 100) for role, one in image.items()}
+    with pytest.raises(RefusedError, match="cannot come from an encoding"):
+        run("flow_4d", centimetres, options(venc_m_s=1.5))
