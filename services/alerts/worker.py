@@ -5,13 +5,15 @@ from __future__ import annotations
 from osler.events.v1 import events_pb2
 
 from services.alerts import store
+from services.alerts.worklist.handlers import patient_changed
 from services.platform.events import Event
 from services.platform.room import Effect, Handler, Transaction
 
 
 def recommendation_ready(event: Event, message: events_pb2.RecommendationReady) -> Effect:
     def effect(tx: Transaction) -> None:
-        store.save_advice(tx.session, message.advice)
+        if store.save_advice(tx.session, message.advice):
+            patient_changed(tx.session, message.advice.patient_key)
 
     return effect
 

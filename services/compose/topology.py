@@ -26,7 +26,7 @@ SUBSCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "fusion": (_RECORD, _STUDY, _FINDINGS, _REGISTRATION, _MERGED, _UNMERGED),
     "twin": (_UPDATED,),
     "advisor": (_PREDICTION, _MERGED),
-    "alerts": (_ADVICE, _MERGED),
+    "alerts": (_ADVICE, _MERGED, _STUDY, _FINDINGS, _UPDATED, _RECORD),
     "board": (_STUDY, _UPDATED, _PREDICTION, _ADVICE, _REGISTRATION, _MERGED),
     "analytics": tuple(CATALOGUE),
 }

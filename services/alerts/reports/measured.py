@@ -1,0 +1,230 @@
+"""What was measured on a study, beside what was measured before: lines and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from osler.imaging.v1 import imaging_pb2
+
+from services.alerts.reports.model import Line, MeasurementTable
+from services.clinical import codes
+
+_KINDS = {
+    imaging_pb2.FINDING_KIND_LESION: "lesion",
+    imaging_pb2.FINDING_KIND_ORGAN: "organ",
+    imaging_pb2.FINDING_KIND_REFERENCE: "reference",
+}
+
+
+@cache
+def phrases() -> dict[str, Any]:
+    """`phrases.yaml`."""
+    return dict(yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text(encoding="utf-8")))
+
+
+@dataclass
+class Thing:
+    """One lesion, organ or reference region at one visit; several series may have measured it.
+
+    `values`: concept name of `phrases.yaml` -> value in the unit that is shown.
+    """
+
+    key: str
+    kind: str
+    label: str
+    site: str
+    values: dict[str, float] = field(default_factory=dict)
+    finding_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Things of an earlier visit, by key, and its day."""
+
+    day: date | None
+    things: Mapping[str, Thing]
+
+
+def things(findings: Iterable[imaging_pb2.Finding]) -> dict[str, Thing]:
+    """What findings are about, by tracking UID (else tracking id, else the finding itself)."""
+    found: dict[str, Thing] = {}
+    for finding in findings:
+        kind = _KINDS.get(finding.kind)
+        if kind is None:
+            continue
+        key = finding.tracking_uid or finding.tracking_id or finding.finding_id
+        thing = found.setdefault(key, Thing(key, kind, _label(finding), _site(finding)))
+        thing.finding_ids.append(finding.finding_id)
+        for name, value in _values(finding, kind):
+            thing.values.setdefault(name, value)
+    return found
+
+
+def _label(finding: imaging_pb2.Finding) -> str:
+    return finding.tracking_id or finding.finding_type.display or "Finding"
+
+
+def _site(finding: imaging_pb2.Finding) -> str:
+    return " ".join(part for part in (finding.laterality.display.lower(), finding.site.display.lower()) if part)
+
+
+def _values(finding: imaging_pb2.Finding, kind: str) -> Iterable[tuple[str, float]]:
+    for row in phrases()["measurements"]:
+        if kind not in row.get("only", (kind,)):
+            continue
+        concept: codes.Concept = getattr(codes, row["concept"])
+        for measurement in finding.measurements:
+            if concept.matches(measurement.concept):
+                per = row.get("per", 1) if measurement.value.unit == row.get("stored", measurement.value.unit) else 1
+                yield row["concept"], measurement.value.value / per
+                break
+
+
+def earlier_of(visits: Sequence[tuple[date | None, Iterable[imaging_pb2.Finding]]]) -> Earlier:
+    """The newest earlier visit at which anything was measured; `visits` newest first."""
+    for day, findings in visits:
+        found = things(findings)
+        if any(thing.kind == "lesion" for thing in found.values()):
+            return Earlier(day, found)
+    return Earlier(None, {})
+
+
+def lines(current: Mapping[str, Thing], earlier: Earlier) -> list[Line]:
+    """One line for each thing, head to foot; then what was measured before and is not now."""
+    words = phrases()
+    found = [_line(thing, earlier) for thing in ordered(current.values())]
+    found += [
+        Line(
+            words["lesion"]["missing"].format(
+                label=gone.label, site=_in(gone), when=day_text(earlier.day), measured=_told(gone.values)
+            ),
+            tuple(gone.finding_ids),
+        )
+        for gone in ordered(earlier.things.values())
+        if gone.kind == "lesion" and gone.key not in current and gone.values
+    ]
+    return found or [Line(words["none"])]
+
+
+def ordered(found: Iterable[Thing]) -> list[Thing]:
+    """Lesions, organs, reference regions; each head to foot."""
+    order, kinds = phrases()["site_order"], list(_KINDS.values())
+
+    def rank(thing: Thing) -> tuple[int, int, str]:
+        place = f"{thing.site} {thing.label.lower()}"
+        at = next((n for n, name in enumerate(order) if name in thing.site), None)
+        at = at if at is not None else next((n for n, name in enumerate(order) if name in place), len(order))
+        return kinds.index(thing.kind), at, thing.label
+
+    return sorted(found, key=rank)
+
+
+def _line(thing: Thing, earlier: Earlier) -> Line:
+    words = phrases()
+    before = earlier.things.get(thing.key)
+    told = _told(thing.values, before.values if before else {}, earlier.day)
+    filled = {"label": thing.label, "site": _in(thing), "measured": told}
+    if thing.kind != "lesion":
+        return Line(words[thing.kind].format(**filled), tuple(thing.finding_ids))
+    if not thing.values:
+        return Line(words["lesion"]["bare"].format(**filled), tuple(thing.finding_ids))
+    change = "first" if not earlier.things else "new" if before is None else _change(thing, before)
+    sources = (*thing.finding_ids, *(before.finding_ids if before else ()))
+    return Line(words["lesion"][change].format(**filled), sources)
+
+
+def _in(thing: Thing) -> str:
+    """The site in brackets, unless the label says it."""
+    return f" ({thing.site})" if thing.site and thing.site not in thing.label.lower() else ""
+
+
+def _change(thing: Thing, before: Thing) -> str:
+    words = phrases()
+    for name in words["leading"]:
+        if name in thing.values and before.values.get(name):
+            percent = 100 * (thing.values[name] / before.values[name] - 1)
+            if abs(percent) <= words["unchanged_percent"]:
+                return "unchanged"
+            return "larger" if percent > 0 else "smaller"
+    return "first"
+
+
+def _told(values: Mapping[str, float], before: Mapping[str, float] | None = None, day: date | None = None) -> str:
+    parts: list[str] = []
+    having = [row for row in phrases()["measurements"] if row["concept"] in values]
+    for row in [row for row in having if row.get("line")] or having:
+        value, earlier = values[row["concept"]], (before or {}).get(row["concept"])
+        text = f"{row['title']} {shown(row, value)}"
+        if earlier is not None:
+            on = f" on {day_text(day)}" if day and not parts else ""
+            text += f" (previously {shown(row, earlier)}{on}{_percent(value, earlier)})"
+        parts.append(text)
+    return "; ".join(parts)
+
+
+def shown(row: Mapping[str, Any], value: float) -> str:
+    """A value as a report tells it: rounded, with its unit."""
+    number = f"{value:.{row['decimals']}f}".replace("-", "−")
+    return f"{number} {row['unit']}".strip()
+
+
+def _percent(value: float, earlier: float) -> str:
+    # A no-break space: a lone percent sign on the next line is hard to read.
+    return f", {signed(100 * (value / earlier - 1))}\u00a0%" if earlier else ""
+
+
+def signed(value: float) -> str:
+    """A change with its sign; "0" without one."""
+    rounded = round(value)
+    return f"{rounded:+d}".replace("-", "−") if rounded else "0"
+
+
+def day_text(day: date | None) -> str:
+    """A day as reports write it, for example "25 Aug 2026"."""
+    return f"{day.day} {day:%b %Y}" if day else "an unknown day"
+
+
+def table(current: Mapping[str, Thing], earlier: Earlier) -> MeasurementTable | None:
+    """Lesions by row, measurements by column: now, before, change. None without measured lesions."""
+    lesions = [thing for thing in ordered(current.values()) if thing.kind == "lesion" and thing.values]
+    rows = [
+        row
+        for row in phrases()["measurements"]
+        if row.get("table") and any(row["concept"] in thing.values for thing in lesions)
+    ]
+    if not lesions or not rows:
+        return None
+    columns = ("Lesion", *(f"{row['title']}, {row['unit']}" if row["unit"] else row["title"] for row in rows))
+    cells = [(thing.label, *(_cell(row, thing, earlier) for row in rows)) for thing in lesions]
+    note = f"In brackets: on {day_text(earlier.day)}, and the change." if earlier.things else ""
+    return MeasurementTable(columns, tuple(cells), note)
+
+
+def _cell(row: Mapping[str, Any], thing: Thing, earlier: Earlier) -> str:
+    value = thing.values.get(row["concept"])
+    if value is None:
+        return "not measured"
+    plain = {**row, "unit": ""}
+    before = earlier.things[thing.key].values.get(row["concept"]) if thing.key in earlier.things else None
+    if before is None:
+        return shown(plain, value)
+    return f"{shown(plain, value)} ({shown(plain, before)}{_percent(value, before)})"
+
+
+def longest(current: Mapping[str, Thing]) -> str:
+    """The largest lesion in words, by the first leading measurement that any has; "" without one."""
+    rows = {row["concept"]: row for row in phrases()["measurements"]}
+    for name in phrases()["leading"]:
+        having = [thing for thing in current.values() if thing.kind == "lesion" and name in thing.values]
+        if having:
+            top = max(having, key=lambda thing: (thing.values[name], thing.label))
+            title = rows[name]["title"]
+            title = title if title.isupper() or title.startswith("SU") else title.lower()
+            return f"{top.label}{_in(top)}, {title} {shown(rows[name], top.values[name])}"
+    return ""
