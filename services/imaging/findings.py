@@ -77,7 +77,7 @@ def to_finding(
         site=region.site.proto if region.site else None,
         tracking_id=region.tracking_id,
         tracking_uid=region.tracking_uid,
-        measurements=[_measurement(value) for value in region.values],
+        measurements=[measurement_message(value) for value in region.values],
         centroid_lps_mm=centroid_lps_mm(region.mask, volume),
         frame_of_reference_uid=volume.frame_of_reference_uid,
         provenance=provenance(
@@ -98,7 +98,8 @@ def to_finding(
     return finding
 
 
-def _measurement(value: Value) -> imaging_pb2.Measurement:
+def measurement_message(value: Value) -> imaging_pb2.Measurement:
+    """The contract's message for one value."""
     uncertainty = common_pb2.Uncertainty()
     if isinstance(value.uncertainty, Interval):
         interval = value.uncertainty
