@@ -235,6 +235,9 @@ class Dicom(_Group):
         default_factory=dict, description="AE title -> `{host, port}` for results of storage commitment."
     )
     max_pdu_bytes: int = Field(default=131072, ge=0, description="Largest PDU; 0 is unlimited.")
+    worklist_port: Port | None = Field(
+        default=None, description="Port of the Modality Worklist; 0 picks a free one, empty offers none."
+    )
 
 
 class Hl7(_Group):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from osler.fusion.v1 import fusion_pb2
+from osler.imaging.v1 import imaging_pb2
 from osler.ingest.v1 import ingest_pb2
 from sqlalchemy.orm import Session
 
@@ -116,14 +117,7 @@ class ReportDesk:
         return item
 
     def _case(self, session: Session, study_uid: str) -> drafting.Case:
-        study = worklist_store.find_study(session, study_uid)
-        if study is None or not study.revision:
-            raise RefusedError(
-                "report.unknown_study",
-                "no study with this UID has been announced to the alerts room",
-                remedy="`osler worklist` lists the studies; `osler up` lets the room hear of new ones",
-                subject=study_uid,
-            )
+        study = _announced(session, study_uid)
         patient = worklist_store.find_patient(session, study.patient_key)
         if patient is None:
             raise RefusedError(
@@ -237,8 +231,15 @@ class ReportDesk:
 
     def manifest(self, study_uid: str) -> ingest_pb2.StudyManifest:
         """The images of a study. Raises RefusedError `report.unknown_study`."""
+        return self._visit(self._study(study_uid)).manifest
+
+    def findings(self, study_uid: str) -> imaging_pb2.StudyFindings:
+        """What was found on a study. Raises RefusedError `report.unknown_study`."""
+        return self._study(study_uid).findings
+
+    def _study(self, study_uid: str) -> worklist_store.Study:
         with self._database.session() as session:
-            return self._case(session, study_uid).study.manifest
+            return _announced(session, study_uid)
 
     def communications(self, *, states: Sequence[str] = communication.OPEN, report_id: str = "") -> list[Told]:
         """Critical results with what was done, the one whose deadline comes first at the top."""
@@ -290,6 +291,18 @@ class ReportDesk:
             item = communication.propose(result, report_id, report.study_instance_uid, report.patient_key, now)
             report_store.add_communication(tx.session, item, Step(now, by, "propose", "found by the reader"))
         return self.communication(item.task_id)
+
+
+def _announced(session: Session, study_uid: str) -> worklist_store.Study:
+    study = worklist_store.find_study(session, study_uid)
+    if study is None or not study.revision:
+        raise RefusedError(
+            "report.unknown_study",
+            "no study with this UID has been announced to the alerts room",
+            remedy="`osler worklist` lists the studies; `osler up` lets the room hear of new ones",
+            subject=study_uid,
+        )
+    return study
 
 
 def _before(other: worklist_store.Study, study: worklist_store.Study) -> bool:
