@@ -14,11 +14,8 @@ from services.platform.errors import RefusedError
 NAMES = (
     "cardiac_function",
     "ct_perfusion",
-    "enhancement",
     "flow_4d",
-    "lesion_change",
     "radiomics",
-    "tumour_fractions",
     "vertebra",
 )
 
