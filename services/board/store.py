@@ -8,45 +8,14 @@ from typing import Any, NamedTuple
 
 from osler.advisor.v1 import advisor_pb2
 from osler.common.v1 import common_pb2
+from osler.imaging.v1 import imaging_pb2
 from osler.registration.v1 import registration_pb2
 from osler.twin.v1 import twin_pb2
-from sqlalchemy import BigInteger, Column, Float, Index, LargeBinary, String, Table, delete, insert, select, update
+from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from services.platform.tables import UtcDateTime, room_metadata
-
-metadata = room_metadata()
-
-CASE = Table(
-    "board_case",
-    metadata,
-    Column("patient_key", String(64), primary_key=True),
-    Column("snapshot_revision", BigInteger, nullable=False),
-    Column("snapshot_ref", LargeBinary, nullable=False),
-    Column("predictions", LargeBinary, nullable=False),
-    Column("advice", LargeBinary, nullable=False),
-    Column("priority", Float, nullable=False),
-    Column("updated_at", UtcDateTime, nullable=False),
-    Index("ix_board_case_priority", "priority"),
-)
-
-STUDY = Table(
-    "board_study",
-    metadata,
-    Column("study_instance_uid", String(64), primary_key=True),
-    Column("patient_key", String(64), nullable=False, index=True),
-    Column("revision", BigInteger, nullable=False),
-    Column("manifest_ref", LargeBinary, nullable=False),
-    Column("study_time", UtcDateTime),
-)
-
-REGISTRATION = Table(
-    "board_registration",
-    metadata,
-    Column("registration_id", String(64), primary_key=True),
-    Column("patient_key", String(64), nullable=False, index=True),
-    Column("payload", LargeBinary, nullable=False),
-)
+from services.board.tables import ANALYSIS, CASE, GRANT, ITEM, READ, REGISTRATION, RESTRICTION, REVIEW, STUDY, TASK
+from services.board.tables import metadata as metadata  # read by the migrations
 
 
 class Case(NamedTuple):
@@ -110,9 +79,16 @@ def _save_part(session: Session, patient_key: str, values: dict[str, Any]) -> No
 
 
 def merge(session: Session, survivor: str, merged: str) -> None:
-    """Images of a merged patient belong to the survivor; their own page ends."""
+    """Images, reviews, meetings and readings of a merged patient belong to the survivor; their own page ends.
+
+    A restriction of either holds for the survivor.
+    """
     session.execute(delete(CASE).where(CASE.c.patient_key == merged))
-    for table in (STUDY, REGISTRATION):
+    restricted = select(RESTRICTION.c.patient_key)
+    if session.execute(restricted.where(RESTRICTION.c.patient_key == survivor)).first() is None:
+        moved = update(RESTRICTION).where(RESTRICTION.c.patient_key == merged)
+        session.execute(moved.values(patient_key=survivor))
+    for table in (STUDY, REGISTRATION, ANALYSIS, REVIEW, ITEM, TASK, GRANT, READ):
         session.execute(update(table).where(table.c.patient_key == merged).values(patient_key=survivor))
 
 
@@ -172,3 +148,56 @@ def studies(session: Session, patient_key: str) -> Sequence[Study]:
 def registrations(session: Session, patient_key: str) -> list[registration_pb2.Registration]:
     rows = session.execute(select(REGISTRATION.c.payload).where(REGISTRATION.c.patient_key == patient_key)).scalars()
     return [registration_pb2.Registration.FromString(payload) for payload in rows]
+
+
+def find_study(session: Session, study_instance_uid: str) -> Study | None:
+    r = session.execute(select(STUDY).where(STUDY.c.study_instance_uid == study_instance_uid)).first()
+    if r is None:
+        return None
+    return Study(r.study_instance_uid, r.patient_key, common_pb2.BlobRef.FromString(r.manifest_ref), r.study_time)
+
+
+def save_analysis(session: Session, findings: imaging_pb2.StudyFindings) -> None:
+    """Keeps what imaging found in the newest revision of a study."""
+    uid = findings.study_instance_uid
+    row = session.execute(select(ANALYSIS.c.revision).where(ANALYSIS.c.study_instance_uid == uid)).first()
+    if row is not None and row.revision > findings.study_revision:
+        return
+    values = {
+        "patient_key": findings.patient_key,
+        "revision": findings.study_revision,
+        "payload": findings.SerializeToString(),
+    }
+    _put(session, ANALYSIS, "study_instance_uid", uid, values)
+
+
+def analyses(session: Session, patient_key: str) -> dict[str, imaging_pb2.StudyFindings]:
+    """What imaging found in each study of a patient."""
+    rows = session.execute(select(ANALYSIS).where(ANALYSIS.c.patient_key == patient_key))
+    return {r.study_instance_uid: imaging_pb2.StudyFindings.FromString(r.payload) for r in rows}
+
+
+def analysis(session: Session, study_instance_uid: str) -> imaging_pb2.StudyFindings | None:
+    query = select(ANALYSIS.c.payload).where(ANALYSIS.c.study_instance_uid == study_instance_uid)
+    payload = session.execute(query).scalar()
+    return imaging_pb2.StudyFindings.FromString(payload) if payload else None
+
+
+def add_review(session: Session, values: dict[str, Any]) -> None:
+    session.execute(insert(REVIEW).values(values))
+
+
+def reviews(session: Session, patient_key: str) -> list[Any]:
+    """Rows of every review of a patient's findings, oldest first."""
+    return list(session.execute(select(REVIEW).where(REVIEW.c.patient_key == patient_key).order_by(REVIEW.c.at)))
+
+
+def reviews_of_study(session: Session, study_instance_uid: str) -> list[Any]:
+    query = select(REVIEW).where(REVIEW.c.study_instance_uid == study_instance_uid).order_by(REVIEW.c.at)
+    return list(session.execute(query))
+
+
+def stamps(session: Session, patient_keys: Sequence[str]) -> dict[str, str]:
+    """When each case last changed, as text to compare."""
+    rows = session.execute(select(CASE.c.patient_key, CASE.c.updated_at).where(CASE.c.patient_key.in_(patient_keys)))
+    return {r.patient_key: r.updated_at.isoformat() for r in rows}

@@ -27,6 +27,6 @@ SUBSCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "twin": (_UPDATED,),
     "advisor": (_PREDICTION, _MERGED),
     "alerts": (_ADVICE, _MERGED, _STUDY, _FINDINGS, _UPDATED, _RECORD),
-    "board": (_STUDY, _UPDATED, _PREDICTION, _ADVICE, _REGISTRATION, _MERGED),
+    "board": (_STUDY, _FINDINGS, _UPDATED, _PREDICTION, _ADVICE, _REGISTRATION, _MERGED),
     "analytics": tuple(CATALOGUE),
 }

@@ -1,4 +1,5 @@
-// Fused view of one visit: a base series, an overlay in the base's space, blend and SUV window. NiiVue does the drawing.
+// Fused view of one visit, with another visit beside: a base series, an overlay in the base's space, blend, SUV window,
+// linked crosshair, MIP. NiiVue draws; what the presenter sees is read and set through window.oslerViewer.
 "use strict";
 
 (function start() {
@@ -20,10 +21,26 @@
     return;
   }
 
-  const viewer = new niivue.Niivue({ backColor: [0, 0, 0, 1], show3Dcrosshair: true, isColorbar: false, crosshairWidth: 0.5, crosshairColor: [0.47, 0.75, 1, 0.6], loadingText: "", dragAndDropEnabled: false });
+  const options = { backColor: [0, 0, 0, 1], show3Dcrosshair: true, isColorbar: false, crosshairWidth: 0.5, crosshairColor: [0.47, 0.75, 1, 0.6], loadingText: "", dragAndDropEnabled: false };
+  const viewer = new niivue.Niivue(options);
   viewer.attachToCanvas(canvas);
   viewer.setRadiologicalConvention(true);
-  viewer.onLocationChange = (where) => { control("viewer-place").textContent = where.string; };
+  let beside = null, mip = null;
+  const tell = () => document.dispatchEvent(new CustomEvent("osler:viewer"));
+  viewer.onLocationChange = (where) => {
+    control("viewer-place").textContent = describe(where);
+    tell();
+  };
+
+  function describe(where) {
+    if (!where.mm) return "";
+    const values = (where.values || []).map((v, n) => {
+      const series = n === 0 ? chosen.base : chosen.overlay;
+      if (!series) return "";
+      return series.modality === "PT" ? `SUV ${v.value.toFixed(1)}` : series.modality === "CT" ? `${v.value.toFixed(0)} HU` : v.value.toFixed(0);
+    });
+    return [...values.filter(Boolean), `${[...where.mm].slice(0, 3).map((m) => m.toFixed(0)).join(", ")} mm`].join(" · ");
+  }
 
   const chosen = { base: null, overlay: null };
   let turn = 0;
@@ -34,19 +51,19 @@
     series.forEach((s) => select.append(new Option(`${s.modality} · ${s.label}`, s.uid)));
   }
 
-  function visit() {
-    const chosenDay = control("visit").value;
-    return visits[Math.min(Number(chosenDay), visits.length - 1)];
-  }
+  const visit = () => visits[Math.min(Number(control("visit").value), visits.length - 1)];
+  const sorted = (v) => [...v.series].sort((a, b) => order[a.modality] - order[b.modality]);
 
   function pickVisit() {
-    const series = [...visit().series].sort((a, b) => order[a.modality] - order[b.modality]);
+    const series = sorted(visit());
     fill(control("base"), series, false);
     fill(control("overlay"), series, true);
     const pet = series.find((s) => s.modality === "PT");
     const base = series.find((s) => s.modality !== "PT") || series[0];
     control("base").value = base.uid;
     control("overlay").value = pet && pet !== base ? pet.uid : "";
+    const others = visits.map((v, n) => [v, n]).filter(([v]) => v !== visit());
+    control("beside").replaceChildren(new Option("nothing", ""), ...others.map(([v, n]) => new Option(v.date, String(n))));
     return load();
   }
 
@@ -54,14 +71,18 @@
   const find = (uid) => visit().series.find((s) => s.uid === uid);
 
   async function reachable(address) {
-    const answer = await fetch(address);
+    const answer = await fetch(address).catch(() => null);
+    if (answer === null) return "The connection to Osler is lost. Choose the series again to try once more.";
     if (answer.ok) return "";
     const problem = await answer.json().catch(() => ({}));
     return problem.detail || `the image could not be loaded (status ${answer.status})`;
   }
 
+  const overlayOf = (series, address) => ({ url: address, name: "overlay.nii.gz", colormap: series.modality === "PT" ? "hot" : "winter", opacity: Number(control("blend").value) });
+
   async function load() {
     const mine = ++turn;
+    delete canvas.dataset.ready;
     chosen.base = find(control("base").value);
     chosen.overlay = find(control("overlay").value);
     say("Loading images");
@@ -70,7 +91,7 @@
     if (chosen.overlay && chosen.overlay !== chosen.base) {
       const address = url(chosen.overlay.uid, chosen.base.uid);
       note = await reachable(address);
-      if (note === "") list.push({ url: address, name: "overlay.nii.gz", colormap: chosen.overlay.modality === "PT" ? "hot" : "winter", opacity: Number(control("blend").value) });
+      if (note === "") list.push(overlayOf(chosen.overlay, address));
     }
     const wrong = await reachable(list[0].url);
     if (mine !== turn) return;
@@ -78,22 +99,77 @@
     await viewer.loadVolumes(list);
     windowing();
     listPlaces();
+    await loadBeside();
+    await showMip();
     say(note);
     canvas.dataset.ready = String(list.length);
+    tell();
+  }
+
+  // The other visit in the space of this one's base, so that one crosshair means one place in both.
+  async function loadBeside() {
+    const wanted = control("beside").value;
+    control("pane-beside").hidden = wanted === "";
+    viewer.resizeListener?.();
+    if (wanted === "") { viewer.broadcastTo([]); delete control("gl2").dataset.ready; return; }
+    const other = visits[Number(wanted)];
+    const base = sorted(other).find((s) => s.modality === chosen.base.modality);
+    const label = control("beside-label");
+    label.textContent = other.date;
+    if (!base) { label.textContent = `${other.date}: no ${chosen.base.modality}`; return; }
+    const address = url(base.uid, chosen.base.uid);
+    const wrong = await reachable(address);
+    if (wrong) { label.textContent = `${other.date}: ${wrong}`; return; }
+    if (!beside) {
+      beside = new niivue.Niivue(options);
+      beside.attachToCanvas(control("gl2"));
+      beside.setRadiologicalConvention(true);
+    }
+    const list = [{ url: address, name: "base.nii.gz", colormap: "gray" }];
+    const pet = chosen.overlay && sorted(other).find((s) => s.modality === chosen.overlay.modality && s !== base);
+    if (pet && (await reachable(url(pet.uid, chosen.base.uid))) === "") list.push(overlayOf(pet, url(pet.uid, chosen.base.uid)));
+    await beside.loadVolumes(list);
+    if (control("layout").value !== "mip") beside.setSliceType(Number(control("layout").value));
+    viewer.broadcastTo([beside], { "2d": true, "3d": true });
+    beside.broadcastTo([viewer], { "2d": true, "3d": true });
+    windowing();
+    viewer.createOnLocationChange();
+    control("gl2").dataset.ready = String(list.length);
+  }
+
+  // Maximum intensity projections are made by the server: one picture for each angle.
+  async function showMip() {
+    const on = control("layout").value === "mip";
+    if (!on) { mip?.remove(); mip = null; return; }
+    const pet = [chosen.overlay, chosen.base].find((s) => s?.modality === "PT") || chosen.base;
+    if (!mip) {
+      mip = Object.assign(document.createElement("img"), { className: "mip", tabIndex: 0 });
+      mip.dataset.angle = "0";
+      mip.addEventListener("keydown", (event) => {
+        const step = { ArrowLeft: -15, ArrowRight: 15 }[event.key];
+        if (!step) return;
+        mip.dataset.angle = String((Number(mip.dataset.angle) + step + 360) % 360);
+        event.preventDefault();
+        showMip();
+      });
+      control("gl").parentElement.append(mip);
+    }
+    const address = `/case/${caseKey}/mip/${pet.uid}/${mip.dataset.angle}.png?top=${control("suv").value}`;
+    mip.alt = `Maximum intensity projection of the ${pet.modality} from ${mip.dataset.angle} degrees; left and right arrows turn it`;
+    if (!mip.src.endsWith(address)) mip.src = address;
   }
 
   // Lesions measured in the space of the base series; others would need a transform that the viewer does not have.
   function listPlaces() {
     const here = visit().places.filter((p) => p.frame === chosen.base.frame);
     const select = control("place");
-    select.replaceChildren(new Option(here.length ? "choose" : "none here", ""));
-    here.forEach((p, n) => select.append(new Option(p.label, String(n))));
-    select.onchange = () => { if (select.value !== "") go(here[Number(select.value)]); };
-    if (here.length) { select.value = "0"; go(here[0]); }
+    select.replaceChildren(new Option(here.length ? "choose" : "none here", ""), ...here.map((p, n) => new Option(p.label, String(n))));
+    select.onchange = () => { if (select.value !== "") go(here[Number(select.value)].ras); };
+    if (here.length) { select.value = "0"; go(here[0].ras); }
   }
 
-  function go(place) {
-    viewer.scene.crosshairPos = viewer.mm2frac(place.ras);
+  function go(ras) {
+    viewer.scene.crosshairPos = viewer.mm2frac(ras);
     viewer.createOnLocationChange();
     viewer.drawScene();
   }
@@ -101,20 +177,57 @@
   function windowing() {
     const top = Number(control("suv").value);
     control("suv-out").value = top;
-    viewer.volumes.forEach((volume, n) => {
-      const modality = (n === 0 ? chosen.base : chosen.overlay).modality;
-      if (modality === "PT") { volume.cal_min = n === 0 ? 0 : 1; volume.cal_max = top; }
-      else if (windows[modality]) { [volume.cal_min, volume.cal_max] = windows[modality]; }
-    });
-    viewer.updateGLVolume();
+    for (const shown of [viewer, beside].filter(Boolean)) {
+      shown.volumes.forEach((volume, n) => {
+        const modality = (n === 0 ? chosen.base : chosen.overlay)?.modality;
+        if (modality === "PT") { volume.cal_min = n === 0 ? 0 : 1; volume.cal_max = top; }
+        else if (windows[modality]) { [volume.cal_min, volume.cal_max] = windows[modality]; }
+      });
+      if (shown.volumes.length) shown.updateGLVolume();
+    }
+    tell();
   }
 
-  control("visit").addEventListener("change", pickVisit);
-  control("base").addEventListener("change", load);
-  control("overlay").addEventListener("change", load);
-  control("suv").addEventListener("input", windowing);
-  control("blend").addEventListener("input", () => { if (viewer.volumes.length > 1) viewer.setOpacity(1, Number(control("blend").value)); });
-  control("layout").addEventListener("change", () => viewer.setSliceType(Number(control("layout").value)));
+  function blend() {
+    for (const shown of [viewer, beside].filter(Boolean)) if (shown.volumes.length > 1) shown.setOpacity(1, Number(control("blend").value));
+    tell();
+  }
+
+  function layout() {
+    const wanted = control("layout").value;
+    if (wanted !== "mip") for (const shown of [viewer, beside].filter(Boolean)) shown.setSliceType(Number(wanted));
+    showMip().then(tell);
+  }
+
+  const failed = () => say("The viewer could not start: this browser has no WebGL 2.");
+  control("visit").addEventListener("change", () => pickVisit().catch(failed));
+  control("base").addEventListener("change", () => load().catch(failed));
+  control("overlay").addEventListener("change", () => load().catch(failed));
+  control("beside").addEventListener("change", () => loadBeside().then(tell).catch(failed));
+  control("suv").addEventListener("input", () => { windowing(); showMip(); });
+  control("blend").addEventListener("input", blend);
+  control("layout").addEventListener("change", layout);
   control("visit").value = String(visits.length - 1);
-  pickVisit().catch(() => say("The viewer could not start: this browser has no WebGL 2."));
+
+  window.oslerViewer = {
+    state() {
+      if (!viewer.volumes.length) return {};
+      const mm = [...viewer.frac2mm(viewer.scene.crosshairPos)].slice(0, 3);
+      return { visit: control("visit").value, base: control("base").value, overlay: control("overlay").value, layout: control("layout").value, blend: Number(control("blend").value), suv: Number(control("suv").value), mm };
+    },
+    async apply(wanted) {
+      if (!wanted || wanted.visit === undefined || !viewer.volumes.length) return;
+      if (wanted.visit !== control("visit").value) { control("visit").value = wanted.visit; await pickVisit(); }
+      if (wanted.base !== control("base").value || wanted.overlay !== control("overlay").value) {
+        control("base").value = wanted.base;
+        control("overlay").value = wanted.overlay;
+        await load();
+      }
+      if (wanted.layout !== control("layout").value) { control("layout").value = wanted.layout; layout(); }
+      if (wanted.blend !== Number(control("blend").value)) { control("blend").value = wanted.blend; blend(); }
+      if (wanted.suv !== Number(control("suv").value)) { control("suv").value = wanted.suv; windowing(); }
+      if (wanted.mm) go(wanted.mm);
+    },
+  };
+  pickVisit().catch(failed);
 })();

@@ -1,0 +1,205 @@
+"""The case page, its parts, the viewer's volumes, reviews of findings, and what would change under another course."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+
+from services.board import findings_review, meeting, store, whatif
+from services.board.access import KEEPERS
+from services.board.findings_review import reasons
+from services.board.pages import THEME_COOKIE, THEMES, Pages, Reader
+from services.board.worker import ROOM, announce_reviewed
+from services.platform.errors import RefusedError
+from services.platform.http import require
+from services.platform.rpc import NotFoundError
+
+_PARTS = ("strip", "findings", "response", "advice", "news")
+_YEAR_S = 365 * 24 * 3600
+
+
+def add_case_pages(app: FastAPI, pages: Pages) -> None:
+    """Registers the routes."""
+    _add_lists(app, pages)
+    _add_case(app, pages)
+    _add_review(app, pages)
+
+
+def _add_lists(app: FastAPI, pages: Pages) -> None:
+    @app.get("/", response_class=HTMLResponse)
+    async def index(request: Request, reader: Reader) -> Response:
+        def read() -> list[Any]:
+            rows = []
+            for case, who in pages.board.worklist():
+                ready = meeting.readiness(pages.board.page(case.patient_key).view, "")
+                rows.append((case, who, ready, pages.may_open(reader, case.patient_key)))
+            return rows
+
+        return pages.render(request, "index.html", reader, cases=await asyncio.to_thread(read))
+
+    @app.get("/here", status_code=HTTPStatus.NO_CONTENT)
+    async def here(_reader: Reader) -> Response:
+        """Says that somebody still sits there."""
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    @app.post("/theme", include_in_schema=False)
+    async def theme(request: Request, _reader: Reader) -> Response:
+        form = await request.form()
+        chosen = str(form.get("theme", ""))
+        back = str(form.get("back", "/"))
+        response = RedirectResponse(
+            back if back.startswith("/") and not back.startswith("//") else "/", HTTPStatus.SEE_OTHER
+        )
+        if chosen in THEMES:
+            response.set_cookie(THEME_COOKIE, chosen, max_age=_YEAR_S, samesite="lax", httponly=True)
+        return response
+
+
+def case_values(pages: Pages, patient_key: str) -> dict[str, Any]:
+    """What the case page and its parts show."""
+    page = pages.board.page(patient_key)
+    ready = meeting.readiness(page.view, "")
+    return {"case": page.case, "view": page.view, "visits": page.visits, "ready": ready, "key": patient_key}
+
+
+def _add_case(app: FastAPI, pages: Pages) -> None:
+    volume = lru_cache(maxsize=24)(pages.board.volume)
+
+    @app.get("/case/{patient_key}", response_class=HTMLResponse)
+    async def case_page(request: Request, reader: Reader, patient_key: str) -> Response:
+        values = await asyncio.to_thread(case_values, pages, patient_key)
+        return pages.render(request, "case.html", reader, courses=whatif.courses(), **values)
+
+    @app.get("/case/{patient_key}/part/{name}", response_class=HTMLResponse)
+    async def case_part(request: Request, reader: Reader, patient_key: str, name: str) -> Response:
+        if name not in _PARTS:
+            raise NotFoundError("the case page has no such part")
+        values = await asyncio.to_thread(case_values, pages, patient_key)
+        return pages.render(request, f"case_{name}.html", reader, courses=whatif.courses(), **values)
+
+    @app.get("/case/{patient_key}/live")
+    async def case_live(_reader: Reader, patient_key: str) -> Response:
+        return StreamingResponse(pages.hub.stream(f"case:{patient_key}"), media_type="text/event-stream")
+
+    @app.get("/case/{patient_key}/whatif", response_class=HTMLResponse)
+    async def what_if(
+        request: Request,
+        reader: Reader,
+        patient_key: str,
+        course: str = "continue",
+        start_weeks: int = 0,
+        pause_weeks: int = 6,
+    ) -> Response:
+        asked = whatif.Asked(course, start_weeks, pause_weeks)
+        found = await whatif.ask(pages, patient_key, asked, datetime.now(UTC))
+        return pages.render(request, "case_whatif.html", reader, found=found, asked=asked)
+
+    @app.get("/case/{patient_key}/volume/{series_uid}/in/{space_of}.nii.gz")
+    async def series_volume(
+        request: Request, _reader: Reader, patient_key: str, series_uid: str, space_of: str
+    ) -> Response:
+        content = await asyncio.to_thread(volume, patient_key, series_uid, space_of)
+        return ranged(request, content, "application/octet-stream")
+
+
+def ranged(request: Request, content: bytes, media_type: str, name: str = "") -> Response:
+    """The content, or the one part that the browser asks for (RFC 9110 section 14); kept by the browser for ten minutes.
+
+    Not Content-Encoding: the viewer expects the file itself to be gzipped.
+    """
+    headers = {"cache-control": "private, max-age=600", "accept-ranges": "bytes"}
+    if name:
+        headers["content-disposition"] = f'attachment; filename="{name}"'
+    asked = request.headers.get("range", "")
+    if not asked.startswith("bytes=") or "," in asked:
+        return Response(content, media_type=media_type, headers=headers)
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    try:
+        start = int(first) if first else max(0, len(content) - int(last))
+        end = min(int(last), len(content) - 1) if first and last else len(content) - 1
+    except ValueError:
+        return Response(content, media_type=media_type, headers=headers)
+    if start > end:
+        headers["content-range"] = f"bytes */{len(content)}"
+        return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers)
+    headers["content-range"] = f"bytes {start}-{end}/{len(content)}"
+    return Response(content[start : end + 1], HTTPStatus.PARTIAL_CONTENT, headers, media_type)
+
+
+def _add_review(app: FastAPI, pages: Pages) -> None:
+    @app.get("/case/{patient_key}/review", response_class=HTMLResponse)
+    async def review_form(request: Request, reader: Reader, patient_key: str, finding: str, verdict: str) -> Response:
+        values = await asyncio.to_thread(case_values, pages, patient_key)
+        table = values["view"].lesions
+        rows = table.rows if table else []
+        found = [(row, s) for row in rows for s in row.sightings if s.finding_id == finding]
+        if not found or verdict not in reasons():
+            raise NotFoundError("there is no such finding in this case")
+        row, sighting = found[0]
+        shown = {
+            "row": row,
+            "sighting": sighting,
+            "verdict": verdict,
+            "reasons": reasons()[verdict],
+            "key": patient_key,
+        }
+        return pages.render(request, "review_form.html", reader, **shown)
+
+    @app.post("/case/{patient_key}/review", response_class=HTMLResponse)
+    async def review(request: Request, reader: Reader, patient_key: str) -> Response:
+        form = {name: str(value) for name, value in (await request.form()).items()}
+        await asyncio.to_thread(keep_review, pages, patient_key, form, reader.subject)
+        pages.hub.publish(f"case:{patient_key}", "changed", {"stamp": "review"})
+        values = await asyncio.to_thread(case_values, pages, patient_key)
+        return pages.render(request, "case_findings.html", reader, **values)
+
+
+def keep_review(pages: Pages, patient_key: str, form: Mapping[str, str], author: str) -> None:
+    """Keeps a review and announces the study's findings as they stand with it.
+
+    Raises NotFoundError for a finding that imaging did not announce, RefusedError as `findings_review.check`.
+    """
+    finding = pages.board.finding(patient_key, form.get("finding", ""))
+    verdict, reason = form.get("verdict", ""), form.get("reason", "")
+    corrections = _corrections(form, finding) if verdict == "corrected" else {}
+    findings_review.check(verdict, reason, corrections, finding)
+    review_id = str(uuid.uuid4())
+    row = {
+        "review_id": review_id, "patient_key": patient_key, "study_instance_uid": finding.study_instance_uid,
+        "finding_id": finding.finding_id, "verdict": verdict, "reason": reason, "note": form.get("note", "").strip()[:2000],
+        "corrections": json.dumps(corrections), "author": author, "at": datetime.now(UTC),
+    }  # fmt: skip
+    with pages.database.transaction(ROOM) as tx:
+        store.add_review(tx.session, row)
+        announce_reviewed(tx, finding.study_instance_uid, review_id)
+
+
+def _corrections(form: Mapping[str, str], finding: Any) -> dict[str, float]:
+    """Changed values by concept code, in the unit of the measurement. Raises RefusedError for what is no number."""
+    changed: dict[str, float] = {}
+    for measurement in finding.measurements:
+        code, text = measurement.concept.code, form.get(f"value.{measurement.concept.code}", "").strip()
+        if not text or text == form.get(f"was.{code}", "").strip():
+            continue
+        try:
+            value = float(text.replace(",", "."))
+        except ValueError:
+            raise RefusedError(
+                "review.not_a_number", "a corrected value is not a number", remedy="write the number only, such as 23.5"
+            ) from None
+        changed[code] = value * 1000.0 if measurement.value.unit == "mm3" else value
+    return changed
+
+
+def keeper_required() -> Any:
+    """Dependency of routes that only keepers of the board may use."""
+    return require(*KEEPERS)
