@@ -1,59 +1,170 @@
-"""Where models run: in this process, or on Ray Serve (`compute.backend`)."""
+"""Where analyses run: in this process, or on Ray Serve (`compute.backend`)."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from services.clinical.volume import ImageVolume
+from services.imaging.host.cache import Breaker, Held, ModelCache
+from services.imaging.host.calls import Call, CallCancelledError, DeadlinePassedError, OverloadedError
+from services.imaging.host.contract import Analysis, Inputs, Result
+from services.imaging.host.refusals import UnknownModelError, refused
+from services.imaging.host.registry import Registry, analysers, registry_of
+from services.platform.errors import ConfigurationError, RefusedError, RetryableError
 
 if TYPE_CHECKING:
-    from services.imaging.hippocampus import HippocampusModel, HippocampusSegmentation
+    from services.imaging.hippocampus import HippocampusSegmentation
+    from services.imaging.host.explain import Explanation
     from services.platform.config import Settings
 
 #: Folder of the bundle under `models.path`.
 HIPPOCAMPUS_BUNDLE = "hippocampus"
+#: These end one call and say nothing about the model.
+_NOT_A_CRASH = (
+    RefusedError,
+    ConfigurationError,
+    RetryableError,
+    UnknownModelError,
+    DeadlinePassedError,
+    CallCancelledError,
+    OverloadedError,
+)
+_ANYHOW = Call()
+T = TypeVar("T")
 
 
 class Compute(Protocol):
-    """Runs models. Calls block until the result is there and raise RefusedError as the model does."""
+    """Runs analyses. Calls block until the result is there."""
+
+    def run(self, name: str, inputs: Inputs, call: Call = _ANYHOW) -> Result:
+        """One run of a model or analyser.
+
+        Raises:
+            RefusedError: as the analysis does; `model.*` for a package that is not as it should be, `model.crashed`,
+                `model.set_aside`.
+            UnknownModelError, DeadlinePassedError, CallCancelledError, OverloadedError: as they say.
+            RetryableError: the replica is gone.
+        """
+        ...
+
+    def explain(self, name: str, inputs: Inputs, target: int, call: Call = _ANYHOW) -> Explanation:
+        """Saliency of one output of a packaged model. Raises as `run`, and RefusedError `model.no_gradient`."""
+        ...
 
     def hippocampus(self, volume: ImageVolume) -> HippocampusSegmentation: ...
+
+    def set_aside(self, name: str) -> bool:
+        """Whether the model rests after it crashed."""
+        ...
 
     def close(self) -> None: ...
 
 
-class LocalCompute:
-    """Models in this process, one call at a time; loaded at the first call."""
+def segment_hippocampus(compute: Compute, volume: ImageVolume) -> HippocampusSegmentation:
+    """Raises RefusedError `hippocampus.*`; ConfigurationError for a missing or changed bundle."""
+    try:
+        result: HippocampusSegmentation = compute.run(HIPPOCAMPUS_BUNDLE, Inputs({"image": volume})).detail
+    except UnknownModelError as error:
+        raise ConfigurationError(f"models.path: the bundle {HIPPOCAMPUS_BUNDLE} is missing") from error
+    except RefusedError as error:
+        if error.reason.startswith("model."):
+            raise ConfigurationError(f"models.path: {error.message}. {error.remedy}") from error
+        raise
+    return result
 
-    def __init__(self, models: Path, num_cpus: int) -> None:
-        self._models = models
-        self._num_cpus = num_cpus
-        self._model: HippocampusModel | None = None
+
+def explain_with(registry: Registry, name: str, device: str, inputs: Inputs, target: int, call: Call) -> Explanation:
+    """Loads a package as its configuration describes it, whatever adapter it names, and explains one output."""
+    from services.imaging.host.explain import explain
+    from services.imaging.host.model import PackagedModel, load
+
+    return explain(PackagedModel(load(registry.package(name), device)), inputs, target, call)
+
+
+def load_held(registry: Registry, name: str, device: str) -> Held:
+    """An analyser, or a package loaded on a device. Raises UnknownModelError, RefusedError `model.*`."""
+    from services.imaging.host.adapters import analysis_of
+    from services.imaging.host.model import load
+
+    if name in (known := analysers()):
+        return Held(known[name], 0)
+    loaded = load(registry.package(name), device)
+    return Held(analysis_of(loaded), loaded.network.size_bytes)
+
+
+def guarded(name: str, breaker: Breaker, work: Callable[[], T]) -> T:
+    """Runs work unless the model rests; counts its crashes. Raises RefusedError `model.crashed` for one."""
+    breaker.check(name)
+    try:
+        result = work()
+    except _NOT_A_CRASH:
+        raise
+    except Exception as error:  # a model's own code raises anything
+        breaker.crashed(name)
+        raise crash(name, error) from error
+    breaker.worked(name)
+    return result
+
+
+def crash(name: str, error: BaseException) -> RefusedError:
+    """The refusal for a model that stopped with an error of its own."""
+    return refused(
+        "crashed",
+        f"{name} stopped with {type(error).__name__}; nothing is reported from this run",
+        f"Run `osler models verify {name}`; report it to the model's makers.",
+        name,
+    )
+
+
+class LocalCompute:
+    """Analyses in this process, one at a time; loaded at the first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._registry = registry_of(settings)
+        self._num_cpus = settings.compute.num_cpus
+        self._cache = ModelCache(self._load, settings.models.memory_mb << 20)
+        self._breaker = Breaker(settings.models.crashes, settings.models.crash_pause_s)
         self._lock = threading.Lock()
 
+    def _load(self, name: str) -> Held:
+        import torch
+
+        torch.set_num_threads(self._num_cpus)
+        return load_held(self._registry, name, "cpu")
+
+    def run(self, name: str, inputs: Inputs, call: Call = _ANYHOW) -> Result:
+        """As `Compute.run`."""
+
+        def work() -> Result:
+            with self._lock:
+                call.checkpoint(0, 1)
+                analysis: Analysis = self._cache.get(name)
+                return analysis.run(inputs, call.checkpoint)
+
+        return guarded(name, self._breaker, work)
+
+    def explain(self, name: str, inputs: Inputs, target: int, call: Call = _ANYHOW) -> Explanation:
+        """As `Compute.explain`."""
+
+        def work() -> Explanation:
+            with self._lock:
+                return explain_with(self._registry, name, "cpu", inputs, target, call)
+
+        return guarded(name, self._breaker, work)
+
     def hippocampus(self, volume: ImageVolume) -> HippocampusSegmentation:
-        """Raises RefusedError `hippocampus.*`, ConfigurationError for a missing or changed bundle."""
-        from services.imaging.hippocampus import segment
+        """As `segment_hippocampus`."""
+        return segment_hippocampus(self, volume)
 
-        with self._lock:
-            return segment(self._loaded(), volume.array, volume.affine_lps)
-
-    def _loaded(self) -> HippocampusModel:
-        if self._model is None:
-            import torch
-
-            from services.imaging.hippocampus import load_bundle
-
-            torch.set_num_threads(self._num_cpus)
-            self._model = load_bundle(self._models / HIPPOCAMPUS_BUNDLE)
-        return self._model
+    def set_aside(self, name: str) -> bool:
+        return self._breaker.set_aside(name)
 
     def close(self) -> None:
-        """Lets the model go."""
-        self._model = None
+        """Lets the models go."""
+        for name in self._cache.names:
+            self._cache.drop(name)
 
 
 class LazyCompute:
@@ -64,12 +175,26 @@ class LazyCompute:
         self._opened: Compute | None = None
         self._lock = threading.Lock()
 
-    def hippocampus(self, volume: ImageVolume) -> HippocampusSegmentation:
+    def run(self, name: str, inputs: Inputs, call: Call = _ANYHOW) -> Result:
         """As the compute behind it."""
+        return self._open().run(name, inputs, call)
+
+    def explain(self, name: str, inputs: Inputs, target: int, call: Call = _ANYHOW) -> Explanation:
+        """As the compute behind it."""
+        return self._open().explain(name, inputs, target, call)
+
+    def _open(self) -> Compute:
         with self._lock:
             if self._opened is None:
                 self._opened = self._opener()
-        return self._opened.hippocampus(volume)
+            return self._opened
+
+    def hippocampus(self, volume: ImageVolume) -> HippocampusSegmentation:
+        """As `segment_hippocampus`."""
+        return segment_hippocampus(self, volume)
+
+    def set_aside(self, name: str) -> bool:
+        return self._opened is not None and self._opened.set_aside(name)
 
     def close(self) -> None:
         """Closes what was opened."""
@@ -82,5 +207,5 @@ def open_compute(settings: Settings) -> Compute:
     if settings.compute.backend == "ray":
         from services.imaging.serving import RayCompute
 
-        return LazyCompute(lambda: RayCompute(settings.models.path, settings.compute))
-    return LocalCompute(settings.models.path, settings.compute.num_cpus)
+        return LazyCompute(lambda: RayCompute(settings))
+    return LocalCompute(settings)

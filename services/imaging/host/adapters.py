@@ -14,7 +14,11 @@ from services.imaging.host.refusals import refused
 
 Adapter = Callable[[LoadedModel], Analysis]
 #: Name in metadata.json -> module and function.
-ADAPTERS = {"hippocampus": ("services.imaging.host.hippocampus", "build")}
+ADAPTERS = {
+    "hippocampus": ("services.imaging.host.hippocampus", "build"),
+    "pet_lesion": ("services.imaging.pet_lesion_analysis", "build"),
+    "pneumonia": ("services.imaging.pneumonia", "build"),
+}
 
 
 def analysis_of(loaded: LoadedModel) -> Analysis:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from monai.inferers import Inferer, SimpleInferer
 
 from services.clinical.volume import ImageVolume
 from services.imaging.host import outputs, policy
+from services.imaging.host.calls import caught
 from services.imaging.host.card import card_of
 from services.imaging.host.contract import Card, Checkpoint, Inputs, Result, ignore_progress
 from services.imaging.host.formats import Network, known_values, load_network
@@ -22,7 +23,6 @@ from services.imaging.host.refusals import refused
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _GRID_TOLERANCE_MM = 1e-3
 Outcome = Result | Exception
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,6 @@ class _Counted:
         return self._network.forward(torch.as_tensor(batch))
 
 
-def caught(work: Callable[..., T], *args: Any) -> T | Exception:
-    """What the work gave, or the exception that it raised."""
-    try:
-        return work(*args)
-    except Exception as error:  # handed to the caller, whatever it is
-        return error
-
-
 def _steps(inferer: Inferer, batch: torch.Tensor) -> int:
     """How often the network will be called: once, or once for each batch of windows."""
     from monai.data.utils import dense_patch_slices
@@ -187,10 +179,10 @@ def _image(loaded: LoadedModel, inputs: Inputs) -> MetaTensor:
     """Channels (c, x, y[, z]) with a RAS+ affine, as MONAI's readers give them."""
     volumes = [inputs.volume(role.name) for role in loaded.card.roles]
     for volume, role in zip(volumes, loaded.card.roles, strict=True):
-        if role.modalities and volume.modality not in role.modalities:
+        if role.modalities and volume.modality and volume.modality not in role.modalities:
             raise refused(
                 "wrong_modality",
-                f"the role {role.name!r} takes {' or '.join(role.modalities)}, the series is {volume.modality or 'unknown'}",
+                f"the role {role.name!r} takes {' or '.join(role.modalities)}, the series is {volume.modality}",
                 "Choose a series of that modality.",
                 volume.series_instance_uid,
             )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from services.clinical.dicom.series import load_series
 from services.imaging.compute import LazyCompute, LocalCompute, open_compute
+from services.platform.config import Compute, Models, Settings
 from services.platform.errors import ConfigurationError, RefusedError
 from tests.unit.imaging.dicom_samples import make_series, read_folder
 
 
 @pytest.fixture
-def models(repository_root):
-    return repository_root / "models"
+def settings(repository_root, tmp_path):
+    def make(models="models", **compute):
+        return Settings(
+            home=tmp_path, compute=Compute(num_cpus=1, **compute), models=Models(path=repository_root / models)
+        )
+
+    return make
 
 
 def whole_head():
@@ -23,20 +27,19 @@ def whole_head():
     return load_series(make_series(noise, modality="MR", spacing=(1.2, 1.2, 1.2)))
 
 
-def test_a_refusal_comes_through(models):
+def test_a_refusal_comes_through(settings):
     with pytest.raises(RefusedError) as caught:
-        LocalCompute(models, 1).hippocampus(whole_head())
+        LocalCompute(settings()).hippocampus(whole_head())
     assert caught.value.reason.startswith("hippocampus.")
 
 
-def test_a_missing_bundle_is_named(tmp_path):
+def test_a_missing_bundle_is_named(settings, tmp_path):
     with pytest.raises(ConfigurationError, match="bundle"):
-        LocalCompute(tmp_path, 1).hippocampus(whole_head())
+        LocalCompute(settings(tmp_path)).hippocampus(whole_head())
 
 
-def test_nothing_starts_before_the_first_call(models):
-    settings = SimpleNamespace(compute=SimpleNamespace(backend="ray", num_cpus=1), models=SimpleNamespace(path=models))
-    compute = open_compute(settings)
+def test_nothing_starts_before_the_first_call(settings):
+    compute = open_compute(settings(backend="ray"))
     assert isinstance(compute, LazyCompute)
     compute.close()
 
@@ -44,12 +47,11 @@ def test_nothing_starts_before_the_first_call(models):
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.shared_data
-def test_ray_serve_gives_what_this_process_gives(models, shared_data):
+def test_ray_serve_gives_what_this_process_gives(settings, shared_data):
     from services.imaging.serving import RayCompute
 
     volume = load_series(read_folder(shared_data / "glioblastoma-mr" / "PGBM-003" / "11_HCropVolume"))
-    settings = SimpleNamespace(num_cpus=1, num_gpus=0, object_store_mb=100)
-    compute = RayCompute(models, settings)
+    compute = RayCompute(settings(object_store_mb=100))
     try:
         remote = compute.hippocampus(volume)
         with pytest.raises(RefusedError) as caught:
@@ -58,4 +60,4 @@ def test_ray_serve_gives_what_this_process_gives(models, shared_data):
         compute.close()
     assert caught.value.reason.startswith("hippocampus.")
     assert caught.value.remedy or caught.value.missing
-    np.testing.assert_array_equal(remote.labels_zyx, LocalCompute(models, 1).hippocampus(volume).labels_zyx)
+    np.testing.assert_array_equal(remote.labels_zyx, LocalCompute(settings()).hippocampus(volume).labels_zyx)

@@ -20,10 +20,12 @@ from sqlalchemy import select
 from services.clinical import codes
 from services.imaging import store
 from services.imaging.compute import open_compute
+from services.imaging.host.registry import registry_of
 from services.imaging.room import build
 from services.imaging.service import ImagingService
 from services.imaging.worker import Analyst
 from services.platform.blobs import BlobStore
+from services.platform.config import Compute, Models, Settings
 from services.platform.database import Database, migrate
 from services.platform.errors import RefusedError
 from services.platform.events import event_id, pack, unpack
@@ -42,9 +44,7 @@ def context(tmp_path, repository_root):
     database = Database(f"sqlite:///{tmp_path}/state.db")
     migrate(database, "platform")
     migrate(database, "imaging")
-    settings = SimpleNamespace(
-        compute=SimpleNamespace(backend="local", num_cpus=1), models=SimpleNamespace(path=repository_root / "models")
-    )
+    settings = Settings(home=tmp_path, compute=Compute(num_cpus=1), models=Models(path=repository_root / "models"))
     blobs = BlobStore(f"file://{tmp_path}/blobs")
     quarantine = Quarantine(database, blobs)
     yield SimpleNamespace(database=database, blobs=blobs, quarantine=quarantine, settings=settings)
@@ -317,8 +317,9 @@ def test_merged_patients(announce, context):
 
 
 def service_of(context):
-    analyst = Analyst(context.database, context.blobs, context.quarantine, open_compute(context.settings))
-    return ImagingService(context.database, analyst, context.settings.models.path)
+    compute = open_compute(context.settings)
+    analyst = Analyst(context.database, context.blobs, context.quarantine, compute)
+    return ImagingService(context.database, analyst, compute, registry_of(context.settings), context.blobs)
 
 
 def test_service(context):
@@ -330,8 +331,8 @@ def test_service(context):
     assert service.GetFindings(request, None).studies[0] == answer
     with pytest.raises(NotFoundError):
         service.GetFindings(imaging_pb2.GetFindingsRequest(study_instance_uid="9.9"), None)
-    models = service.ListModels(imaging_pb2.ListModelsRequest(), None).models
-    assert (models[0].name, len(models[0].weights_sha256)) == ("hippocampus", 64)
+    models = {model.name: model for model in service.ListModels(imaging_pb2.ListModelsRequest(), None).models}
+    assert len(models["hippocampus"].weights_sha256) == 64
 
 
 def test_a_broken_manifest_is_refused(context):

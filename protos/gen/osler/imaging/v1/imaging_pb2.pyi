@@ -25,6 +25,12 @@ class FindingKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINDING_KIND_LESION: _ClassVar[FindingKind]
     FINDING_KIND_ORGAN: _ClassVar[FindingKind]
     FINDING_KIND_REFERENCE: _ClassVar[FindingKind]
+
+class ModelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_KIND_UNSPECIFIED: _ClassVar[ModelKind]
+    MODEL_KIND_LEARNED: _ClassVar[ModelKind]
+    MODEL_KIND_ANALYSER: _ClassVar[ModelKind]
 QUALITY_VERDICT_UNSPECIFIED: QualityVerdict
 QUALITY_VERDICT_ACCEPT: QualityVerdict
 QUALITY_VERDICT_WARN: QualityVerdict
@@ -33,6 +39,9 @@ FINDING_KIND_UNSPECIFIED: FindingKind
 FINDING_KIND_LESION: FindingKind
 FINDING_KIND_ORGAN: FindingKind
 FINDING_KIND_REFERENCE: FindingKind
+MODEL_KIND_UNSPECIFIED: ModelKind
+MODEL_KIND_LEARNED: ModelKind
+MODEL_KIND_ANALYSER: ModelKind
 
 class QualityIssue(_message.Message):
     __slots__ = ("code", "message", "remedy")
@@ -181,23 +190,176 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("name", "version", "task", "modalities", "weights_sha256", "licence")
+    __slots__ = ("name", "version", "task", "modalities", "weights_sha256", "licence", "kind", "intended_use", "limits", "citations", "roles", "state")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    INTENDED_USE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    CITATIONS_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: str
     modalities: _containers.RepeatedScalarFieldContainer[str]
     weights_sha256: str
     licence: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[str] = ..., modalities: _Optional[_Iterable[str]] = ..., weights_sha256: _Optional[str] = ..., licence: _Optional[str] = ...) -> None: ...
+    kind: ModelKind
+    intended_use: str
+    limits: _containers.RepeatedScalarFieldContainer[str]
+    citations: _containers.RepeatedScalarFieldContainer[str]
+    roles: _containers.RepeatedCompositeFieldContainer[ModelRole]
+    state: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[str] = ..., modalities: _Optional[_Iterable[str]] = ..., weights_sha256: _Optional[str] = ..., licence: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., intended_use: _Optional[str] = ..., limits: _Optional[_Iterable[str]] = ..., citations: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[_Union[ModelRole, _Mapping]]] = ..., state: _Optional[str] = ...) -> None: ...
+
+class ModelRole(_message.Message):
+    __slots__ = ("name", "modalities", "description", "required")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    modalities: _containers.RepeatedScalarFieldContainer[str]
+    description: str
+    required: bool
+    def __init__(self, name: _Optional[str] = ..., modalities: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ..., required: _Optional[bool] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+
+class StoredSeries(_message.Message):
+    __slots__ = ("manifest", "series_instance_uid")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SERIES_INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
+    manifest: _common_pb2.BlobRef
+    series_instance_uid: str
+    def __init__(self, manifest: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., series_instance_uid: _Optional[str] = ...) -> None: ...
+
+class ModelInput(_message.Message):
+    __slots__ = ("role", "series", "nifti")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    NIFTI_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    series: StoredSeries
+    nifti: _common_pb2.BlobRef
+    def __init__(self, role: _Optional[str] = ..., series: _Optional[_Union[StoredSeries, _Mapping]] = ..., nifti: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ...) -> None: ...
+
+class InferRequest(_message.Message):
+    __slots__ = ("model", "inputs", "parameters")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    inputs: _containers.RepeatedCompositeFieldContainer[ModelInput]
+    parameters: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelInput, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ResultImage(_message.Message):
+    __slots__ = ("name", "concept", "unit", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONCEPT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    concept: _common_pb2.Code
+    unit: str
+    content: _common_pb2.BlobRef
+    def __init__(self, name: _Optional[str] = ..., concept: _Optional[_Union[_common_pb2.Code, _Mapping]] = ..., unit: _Optional[str] = ..., content: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ...) -> None: ...
+
+class RegionMeasurement(_message.Message):
+    __slots__ = ("region", "measurement")
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENT_FIELD_NUMBER: _ClassVar[int]
+    region: str
+    measurement: Measurement
+    def __init__(self, region: _Optional[str] = ..., measurement: _Optional[_Union[Measurement, _Mapping]] = ...) -> None: ...
+
+class ModelFinding(_message.Message):
+    __slots__ = ("concept", "probability", "calibrated", "note", "region")
+    CONCEPT_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    concept: _common_pb2.Code
+    probability: float
+    calibrated: bool
+    note: str
+    region: str
+    def __init__(self, concept: _Optional[_Union[_common_pb2.Code, _Mapping]] = ..., probability: _Optional[float] = ..., calibrated: _Optional[bool] = ..., note: _Optional[str] = ..., region: _Optional[str] = ...) -> None: ...
+
+class InferResponse(_message.Message):
+    __slots__ = ("masks", "maps", "measurements", "findings", "cautions", "provenance")
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    MAPS_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENTS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    CAUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    masks: _containers.RepeatedCompositeFieldContainer[ResultImage]
+    maps: _containers.RepeatedCompositeFieldContainer[ResultImage]
+    measurements: _containers.RepeatedCompositeFieldContainer[RegionMeasurement]
+    findings: _containers.RepeatedCompositeFieldContainer[ModelFinding]
+    cautions: _containers.RepeatedScalarFieldContainer[str]
+    provenance: _common_pb2.Provenance
+    def __init__(self, masks: _Optional[_Iterable[_Union[ResultImage, _Mapping]]] = ..., maps: _Optional[_Iterable[_Union[ResultImage, _Mapping]]] = ..., measurements: _Optional[_Iterable[_Union[RegionMeasurement, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[ModelFinding, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., provenance: _Optional[_Union[_common_pb2.Provenance, _Mapping]] = ...) -> None: ...
+
+class InferStreamRequest(_message.Message):
+    __slots__ = ("infer",)
+    INFER_FIELD_NUMBER: _ClassVar[int]
+    infer: InferRequest
+    def __init__(self, infer: _Optional[_Union[InferRequest, _Mapping]] = ...) -> None: ...
+
+class InferProgress(_message.Message):
+    __slots__ = ("done", "total")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    done: int
+    total: int
+    def __init__(self, done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
+class InferStreamResponse(_message.Message):
+    __slots__ = ("progress", "result")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    progress: InferProgress
+    result: InferResponse
+    def __init__(self, progress: _Optional[_Union[InferProgress, _Mapping]] = ..., result: _Optional[_Union[InferResponse, _Mapping]] = ...) -> None: ...
+
+class ExplainFindingRequest(_message.Message):
+    __slots__ = ("model", "inputs", "target")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    inputs: _containers.RepeatedCompositeFieldContainer[ModelInput]
+    target: int
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelInput, _Mapping]]] = ..., target: _Optional[int] = ...) -> None: ...
+
+class ExplainFindingResponse(_message.Message):
+    __slots__ = ("saliency", "method", "cautions", "provenance")
+    SALIENCY_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CAUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    saliency: ResultImage
+    method: str
+    cautions: _containers.RepeatedScalarFieldContainer[str]
+    provenance: _common_pb2.Provenance
+    def __init__(self, saliency: _Optional[_Union[ResultImage, _Mapping]] = ..., method: _Optional[str] = ..., cautions: _Optional[_Iterable[str]] = ..., provenance: _Optional[_Union[_common_pb2.Provenance, _Mapping]] = ...) -> None: ...

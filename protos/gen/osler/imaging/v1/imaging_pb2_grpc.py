@@ -50,6 +50,21 @@ class ImagingServiceStub:
                 request_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.Infer = channel.unary_unary(
+                '/osler.imaging.v1.ImagingService/Infer',
+                request_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferRequest.SerializeToString,
+                response_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferResponse.FromString,
+                _registered_method=True)
+        self.InferStream = channel.unary_stream(
+                '/osler.imaging.v1.ImagingService/InferStream',
+                request_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferStreamRequest.SerializeToString,
+                response_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferStreamResponse.FromString,
+                _registered_method=True)
+        self.ExplainFinding = channel.unary_unary(
+                '/osler.imaging.v1.ImagingService/ExplainFinding',
+                request_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ExplainFindingRequest.SerializeToString,
+                response_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ExplainFindingResponse.FromString,
+                _registered_method=True)
 
 
 class ImagingServiceServicer:
@@ -77,6 +92,27 @@ class ImagingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Infer(self, request, context):
+        """Runs one model or analyser on given series and returns what it gave; images of the result go by reference.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InferStream(self, request, context):
+        """As Infer, and tells how far it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainFinding(self, request, context):
+        """Shows which part of an image a model's answer rests on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImagingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +130,21 @@ def add_ImagingServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ListModelsRequest.FromString,
                     response_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'Infer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Infer,
+                    request_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferRequest.FromString,
+                    response_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferResponse.SerializeToString,
+            ),
+            'InferStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.InferStream,
+                    request_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferStreamRequest.FromString,
+                    response_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.InferStreamResponse.SerializeToString,
+            ),
+            'ExplainFinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainFinding,
+                    request_deserializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ExplainFindingRequest.FromString,
+                    response_serializer=osler_dot_imaging_dot_v1_dot_imaging__pb2.ExplainFindingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +229,87 @@ class ImagingService:
             '/osler.imaging.v1.ImagingService/ListModels',
             osler_dot_imaging_dot_v1_dot_imaging__pb2.ListModelsRequest.SerializeToString,
             osler_dot_imaging_dot_v1_dot_imaging__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Infer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/osler.imaging.v1.ImagingService/Infer',
+            osler_dot_imaging_dot_v1_dot_imaging__pb2.InferRequest.SerializeToString,
+            osler_dot_imaging_dot_v1_dot_imaging__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InferStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/osler.imaging.v1.ImagingService/InferStream',
+            osler_dot_imaging_dot_v1_dot_imaging__pb2.InferStreamRequest.SerializeToString,
+            osler_dot_imaging_dot_v1_dot_imaging__pb2.InferStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainFinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/osler.imaging.v1.ImagingService/ExplainFinding',
+            osler_dot_imaging_dot_v1_dot_imaging__pb2.ExplainFindingRequest.SerializeToString,
+            osler_dot_imaging_dot_v1_dot_imaging__pb2.ExplainFindingResponse.FromString,
             options,
             channel_credentials,
             insecure,
