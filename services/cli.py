@@ -18,6 +18,7 @@ from services.compose import (
     commands_run,
     commands_streams,
     commands_twin,
+    commands_worklist,
 )
 from services.platform.errors import ConfigurationError, OslerError
 
@@ -39,6 +40,7 @@ commands_patient.add_to(app)
 commands_respond.add_to(app)
 commands_streams.add_to(app)
 commands_twin.add_to(app)
+commands_worklist.add_to(app)
 
 # Exit status of a wrong setting (EX_CONFIG of sysexits): the supervisor does not start such a process again.
 EX_CONFIG = 78
