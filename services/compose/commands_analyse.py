@@ -70,6 +70,8 @@ def _run(
         shown.update(f"{known.title} ...")
         result = registry.run(known.name, images, options)
         document = files.write(result, out, places) if out else files.to_document(result)
+        if out and known.name == "enhancement" and places["image"].is_dir():
+            document["dicom"] = files.write_derived(result, places["image"], out / "dicom")
     if as_json:
         print_json(document)
         return

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,19 @@ def _image(volume: ImageVolume) -> Image:
 
 
 def write(result: Result, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Writes maps and regions (NIfTI) and `result.json`; gives the content of the latter."""
+    """Writes maps and regions (NIfTI) and `result.json`; gives the content of the latter.
+
+    Raises RefusedError `<analyser>.would_overwrite` when an input lies in the folder.
+    """
+    if any(
+        path.resolve() == folder.resolve() or folder.resolve() in path.resolve().parents for path in inputs.values()
+    ):
+        raise refuse(
+            result.analyser,
+            "would_overwrite",
+            "the output folder holds the input",
+            remedy="Choose another folder for --out.",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, made in result.maps.items():
@@ -158,6 +171,20 @@ def _digest(path: Path) -> str:
         if one.is_file():
             total.update(one.read_bytes())
     return total.hexdigest()
+
+
+def write_derived(result: Result, source: Path, folder: Path) -> str:
+    """An enhanced image as a derived DICOM series in a folder of its own; the source is only read."""
+    from services.imaging.analysers.enhancement_dicom import derived_series
+
+    folder.mkdir(parents=True, exist_ok=True)
+    made, used = result.maps["enhanced"], result.parameters
+    how = f"Osler {result.analyser}: {', '.join(f'{name} {value}' for name, value in used.items())}"
+    sources = [pydicom.dcmread(one) for one in sorted(source.rglob("*")) if one.is_file()]
+    series = derived_series(sources, made.array, made.affine_lps, used["mode"], how, datetime.now(UTC))
+    for number, instance in enumerate(series):
+        instance.save_as(folder / f"{number:05d}.dcm", enforce_file_format=True)
+    return folder.name
 
 
 def to_document(result: Result) -> dict[str, Any]:

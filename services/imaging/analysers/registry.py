@@ -14,6 +14,7 @@ from services.platform.errors import RefusedError
 NAMES = (
     "cardiac_function",
     "ct_perfusion",
+    "enhancement",
     "flow_4d",
     "radiomics",
     "vertebra",

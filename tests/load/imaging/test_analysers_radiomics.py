@@ -47,9 +47,10 @@ def compared(found: dict[str, float], table: Path) -> tuple[int, int, list[str]]
     """Features within tolerance, features compared, and those that are not within."""
     within, outside = 0, []
     for row in csv.DictReader(table.open(), delimiter=";"):
-        name, published, tolerance = row["tag"], float(row["reference value"]), float(row["tolerance"])
-        if name not in found:
+        name = row["tag"]
+        if name not in found or not row["reference value"] or not row["tolerance"]:
             continue
+        published, tolerance = float(row["reference value"]), float(row["tolerance"])
         if abs(found[name] - published) <= tolerance + 0.5 * 10 ** (np.floor(np.log10(abs(published) or 1)) - 2):
             within += 1
         else:
