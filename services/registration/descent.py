@@ -1,4 +1,4 @@
-"""Following mutual information downhill: its value and exact gradient over rigid motion, and a quasi-Newton search.
+"""Following mutual information downhill: its value and exact gradient over rigid or affine motion, and a quasi-Newton search.
 
 Mutual information with cubic B-spline Parzen windows (Mattes D et al. IEEE Trans Med Imaging 2003;22:120; Thevenaz P,
 Unser M. IEEE Trans Image Process 2000;9:2083), at fixed random points, so that for one seed the function is smooth and
@@ -10,6 +10,7 @@ millimetres: turns are scaled by the body's radius of gyration, so that one unit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,54 +38,115 @@ class Descent:
 
 
 def descend(
-    fixed: Sampled, moving: Target, start: Matrix, centre: Array, *, reach_mm: float, tolerance: float, evaluations: int
+    fixed: Sampled,
+    moving: Target,
+    start: Matrix,
+    centre: Array,
+    *,
+    reach_mm: float,
+    tolerance: float,
+    evaluations: int,
+    affine: bool = False,
 ) -> Descent:
     """Improves `start` (fixed to moving) until the metric gains no more than `tolerance` (relative).
 
-    `reach_mm` bounds each of the six parameters, so that a search on a coarse level cannot run away. Turns are about
-    `centre`, LPS mm, in front of `start`.
+    `reach_mm` bounds each parameter (six, or twelve when `affine`), so that a search on a coarse level cannot run away.
+    Turns and strains are about `centre`, LPS mm, in front of `start`.
     """
-    metric = _Metric(fixed, moving, start, centre)
-    bounds = [(-reach_mm, reach_mm)] * 6
+    motion = AffineMotion if affine else RigidMotion
+    metric = _Metric(fixed, moving, start, centre, motion)
+    count = motion.parameters
+    bounds = [(-reach_mm, reach_mm)] * count
     options = {"maxfun": evaluations, "ftol": tolerance, "gtol": 1e-7, "maxcor": 12}
-    found = minimize(metric.cost, np.zeros(6), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    found = minimize(metric.cost, np.zeros(count), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return Descent(metric.matrix(found.x), -float(found.fun), int(found.nfev))
 
 
-class _Metric:
-    """Negative mutual information of one pair of sampled points and moving image, as a function of six millimetres."""
+class Motion(Protocol):
+    """A few millimetres of parameters, as a linear map of arms (points from the centre) and a shift."""
 
-    def __init__(self, fixed: Sampled, moving: Target, start: Matrix, centre: Array) -> None:
+    parameters: ClassVar[int]
+
+    @staticmethod
+    def linear(parameters: Array, radius: float) -> tuple[Array, Array]:
+        """3x3 map of the arms and shift (3), mm."""
+        ...
+
+    @staticmethod
+    def slope(parameters: Array, radius: float, arm: Points, moved: Points, force: Points) -> Array:
+        """Gradient by the parameters of a function whose gradient by each moved point (n, 3) is `force`."""
+        ...
+
+
+class RigidMotion:
+    """(turn x, y, z, shift x, y, z): turns are arcs at the body's radius of gyration."""
+
+    parameters: ClassVar[int] = 6
+
+    @staticmethod
+    def linear(parameters: Array, radius: float) -> tuple[Array, Array]:
+        """As in `Motion`."""
+        return Rotation.from_rotvec(parameters[:3] / radius).as_matrix(), parameters[3:]
+
+    @staticmethod
+    def slope(parameters: Array, radius: float, arm: Points, moved: Points, force: Points) -> Array:
+        """As in `Motion`."""
+        torque = np.cross(moved, force).sum(axis=0) @ _left_jacobian(parameters[:3] / radius) / radius
+        return np.concatenate([torque, force.sum(axis=0)])
+
+
+class AffineMotion:
+    """Nine entries of a linear map minus the identity, times the radius of gyration, row by row; then the shift."""
+
+    parameters: ClassVar[int] = 12
+
+    @staticmethod
+    def linear(parameters: Array, radius: float) -> tuple[Array, Array]:
+        """As in `Motion`."""
+        return np.eye(3) + parameters[:9].reshape(3, 3) / radius, parameters[9:]
+
+    @staticmethod
+    def slope(parameters: Array, radius: float, arm: Points, moved: Points, force: Points) -> Array:
+        """As in `Motion`."""
+        return np.concatenate([(force.T @ arm).ravel() / radius, force.sum(axis=0)])
+
+
+class _Metric:
+    """Negative mutual information of one pair of sampled points and moving image, as a function of millimetres."""
+
+    def __init__(
+        self, fixed: Sampled, moving: Target, start: Matrix, centre: Array, motion: type[Motion] = RigidMotion
+    ) -> None:
         self._start, self._centre, self._moving = start, np.asarray(centre, dtype=float), moving
+        self._motion = motion
         self._arm: Points = fixed.points - self._centre
         self._radius = float(np.sqrt((self._arm**2).sum(axis=1).mean() * 2 / 3)) or 1.0
         place = np.clip(fixed.values, 0.0, 1.0) * (BINS - 1) + _PAD
         self._row = np.rint(place).astype(np.int64) * _WIDTH
 
     def matrix(self, parameters: Array) -> Matrix:
-        """4x4 fixed to moving for (turn x, y, z, shift x, y, z), all mm."""
+        """4x4 fixed to moving for the motion's parameters, all mm."""
+        linear, shift = self._motion.linear(parameters, self._radius)
         small = np.eye(4)
-        small[:3, :3] = Rotation.from_rotvec(parameters[:3] / self._radius).as_matrix()
-        small[:3, 3] = self._centre - small[:3, :3] @ self._centre + parameters[3:]
+        small[:3, :3] = linear
+        small[:3, 3] = self._centre - linear @ self._centre + shift
         return self._start @ small
 
     def cost(self, parameters: Array) -> tuple[float, Array]:
         """Negative mutual information in nats and its gradient, per mm."""
-        rotation = Rotation.from_rotvec(parameters[:3] / self._radius).as_matrix()
-        turned = self._arm @ rotation.T
+        linear, shift = self._motion.linear(parameters, self._radius)
+        moved = self._arm @ linear.T
         to_index = self._moving.to_index @ self._start
-        indices = apply(to_index, turned + self._centre + parameters[3:])
+        indices = apply(to_index, moved + self._centre + shift)
         weight, weight_slope = _fade(indices, self._moving.array.shape)
         total = float(weight.sum())
         if total < _LEAST_WEIGHT * len(weight):
-            return 0.0, np.zeros(6)
+            return 0.0, np.zeros(len(parameters))
         value, slope = _trilinear(self._moving.array, indices)
         information, by_value, by_weight = _information(self._row, value, weight, total)
         # Chain rule: index -> value and weight, then LPS shift -> index.
         force = (by_value[:, None] * slope + by_weight[:, None] * weight_slope) @ to_index[:3, :3]
-        jacobian = _left_jacobian(parameters[:3] / self._radius)
-        torque = np.cross(turned, force).sum(axis=0) @ jacobian / self._radius
-        return -information, -np.concatenate([torque, force.sum(axis=0)])
+        return -information, -self._motion.slope(parameters, self._radius, self._arm, moved, force)
 
 
 _WIDTH = BINS + 2 * _PAD

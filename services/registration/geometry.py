@@ -75,8 +75,11 @@ def mean(matrices: Sequence[Matrix], points: Points) -> Matrix:
     return result
 
 
-def to_sitk(volume: ImageVolume) -> sitk.Image:
-    """The volume as a SimpleITK image (LPS, float32). Refuses sheared grids, such as an uncorrected gantry tilt."""
+def check_grid(volume: ImageVolume) -> NDArray[np.float64]:
+    """The direction cosines (3x3, columns) of a grid of right angles.
+
+    Raises RefusedError `registration.bad_grid`, and `.sheared_grid` for sheared grids, such as an uncorrected gantry tilt.
+    """
     spacing = np.asarray(volume.spacing_mm)
     if volume.array.ndim != 3 or min(volume.array.shape) < 1 or not np.all(spacing > 0):
         raise RefusedError(
@@ -85,7 +88,7 @@ def to_sitk(volume: ImageVolume) -> sitk.Image:
             remedy="send a series of parallel, evenly spaced slices",
             subject=volume.series_instance_uid,
         )
-    direction = volume.affine_lps[:3, :3] / spacing
+    direction = np.asarray(volume.affine_lps[:3, :3] / spacing)
     if np.abs(direction.T @ direction - np.eye(3)).max() > _ORTHOGONAL_TOLERANCE:
         raise RefusedError(
             "registration.sheared_grid",
@@ -93,8 +96,14 @@ def to_sitk(volume: ImageVolume) -> sitk.Image:
             remedy="resample the series to a rectangular grid, or acquire without tilt",
             subject=volume.series_instance_uid,
         )
+    return direction
+
+
+def to_sitk(volume: ImageVolume) -> sitk.Image:
+    """The volume as a SimpleITK image (LPS, float32). Raises as `check_grid`."""
+    direction = check_grid(volume)
     image = sitk.GetImageFromArray(np.asarray(volume.array, dtype=np.float32))
-    image.SetSpacing(spacing.tolist())
+    image.SetSpacing(list(volume.spacing_mm))
     image.SetOrigin(volume.affine_lps[:3, 3].tolist())
     image.SetDirection(direction.flatten().tolist())
     return image

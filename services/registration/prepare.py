@@ -5,8 +5,10 @@ Everything is in LPS millimetres. The tables, and why they say what they say, ar
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 
 from services.clinical.volume import ImageVolume
 from services.platform.errors import RefusedError
-from services.registration.geometry import Points, apply, index_to_lps, to_sitk
+from services.registration.geometry import Points, apply, check_grid, index_to_lps, to_sitk
 
 TABLES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("preparation.yaml").read_text())
 _BODY = TABLES["body"]
+_LEVELS = 32
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,19 @@ class Level:
 class Prepared:
     """A series ready to be registered.
 
-    `image`: float32 0..1 at no finer than the finest level. `body`: uint8 mask on a coarse grid, without margin.
-    `body_points`: (n, 3) LPS mm of body voxels. `native_mm`: voxel size (x, y, z) as acquired.
+    `image`: float32 0..1 at no finer than the finest level. `body`: uint8 mask on a coarse grid, without margin; `near`:
+    with its margin. `body_points`: (n, 3) LPS mm of body voxels. `native_mm`: voxel size (x, y, z) as acquired.
+    `levels`: resolutions made so far, by spacing; filled by `level`.
     """
 
     image: sitk.Image
     body: sitk.Image
+    near: sitk.Image
     body_points: Points
     modality: str
     series_instance_uid: str
     native_mm: tuple[float, float, float]
+    levels: dict[float, Level] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def centre(self) -> NDArray[np.float64]:
@@ -55,22 +61,11 @@ class Prepared:
 def prepare(volume: ImageVolume, finest_mm: float = 2.0) -> Prepared:
     """Checks, scales and masks one series.
 
-    Raises RefusedError: registration.not_finite, .bad_grid, .sheared_grid, .too_few_slices, .uniform_image, .no_body.
+    Raises RefusedError: registration.not_finite, .bad_grid, .sheared_grid, .too_few_slices, .anisotropic,
+    .uniform_image, .no_body.
     """
-    if not np.isfinite(volume.array).all():
-        raise _refusal(
-            volume, "not_finite", "the series holds values that are not numbers", "export it without NaN or infinity"
-        )
-    image = to_sitk(volume)
-    extent = np.asarray(image.GetSize()) * np.asarray(image.GetSpacing())
-    if volume.array.shape[0] < _BODY["min_slices"] or extent.min() < _BODY["min_extent_mm"]:
-        raise _refusal(
-            volume,
-            "too_few_slices",
-            f"the series covers {extent.min():.0f} mm in {volume.array.shape[0]} slices: too thin to tell a rigid motion",
-            f"send at least {_BODY['min_slices']} slices over {_BODY['min_extent_mm']:.0f} mm",
-        )
-    image = shrink(_scaled(image, volume), finest_mm)
+    _check(volume)
+    image = shrink(_scaled(volume), finest_mm)
     coarse = isotropic(image, max(_BODY["grid_mm"], max(volume.spacing_mm) / 2))
     body = _body(coarse, volume)
     array = sitk.GetArrayViewFromImage(body)
@@ -78,9 +73,11 @@ def prepare(volume: ImageVolume, finest_mm: float = 2.0) -> Prepared:
     voxel_ml = math.prod(body.GetSpacing()) / 1000
     if len(indices) * voxel_ml < _BODY["min_volume_ml"]:
         raise _refusal(volume, "no_body", "no body was found in the series", "check that it shows the patient")
+    distance = sitk.SignedMaurerDistanceMap(body, squaredDistance=False, useImageSpacing=True)
     return Prepared(
         image=image,
         body=body,
+        near=sitk.Cast(distance <= _BODY["margin_mm"], sitk.sitkUInt8),
         body_points=apply(index_to_lps(body), indices),
         modality=volume.modality,
         series_instance_uid=volume.series_instance_uid,
@@ -90,10 +87,38 @@ def prepare(volume: ImageVolume, finest_mm: float = 2.0) -> Prepared:
 
 def level(prepared: Prepared, spacing_mm: float) -> Level:
     """The series at one resolution, with the body mask and its margin on the same grid."""
-    image = isotropic(prepared.image, spacing_mm)
-    distance = sitk.SignedMaurerDistanceMap(prepared.body, squaredDistance=False, useImageSpacing=True)
-    near = sitk.Cast(distance <= _BODY["margin_mm"], sitk.sitkUInt8)
-    return Level(image, sitk.Resample(near, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0))
+    known = prepared.levels.get(spacing_mm)
+    if known is None:
+        image = isotropic(prepared.image, spacing_mm)
+        known = Level(image, sitk.Resample(prepared.near, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0))
+        prepared.levels[spacing_mm] = known
+    return known
+
+
+def _check(volume: ImageVolume) -> None:
+    """Refuses what no method could register: values that are not numbers, and grids that carry no volume."""
+    if not all(np.isfinite(plane).all() for plane in volume.array):
+        raise _refusal(
+            volume, "not_finite", "the series holds values that are not numbers", "export it without NaN or infinity"
+        )
+    check_grid(volume)
+    extent = np.asarray(volume.array.shape[::-1]) * np.asarray(volume.spacing_mm)
+    if volume.array.shape[0] < _BODY["min_slices"] or extent.min() < _BODY["min_extent_mm"]:
+        raise _refusal(
+            volume,
+            "too_few_slices",
+            f"the series covers {extent.min():.0f} mm in {volume.array.shape[0]} slices: too thin to tell a rigid motion",
+            f"send at least {_BODY['min_slices']} slices over {_BODY['min_extent_mm']:.0f} mm",
+        )
+    coarsest, finest = max(volume.spacing_mm), min(volume.spacing_mm)
+    if coarsest > _BODY["max_step_mm"] and coarsest >= _BODY["max_step_ratio"] * finest:
+        size = " x ".join(f"{edge:.3g}" for edge in volume.spacing_mm)
+        raise _refusal(
+            volume,
+            "anisotropic",
+            f"voxels of {size} mm are too coarse in one direction to tell a motion to a fraction of a voxel",
+            f"send a series with steps of at most {_BODY['max_step_mm']:g} mm between slices",
+        )
 
 
 def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
@@ -134,31 +159,41 @@ def _table(modality: str) -> dict[str, Any]:
     return dict(TABLES.get(modality, TABLES["MR"]))
 
 
-def _scaled(image: sitk.Image, volume: ImageVolume) -> sitk.Image:
-    """Grey values in 0..1 by the modality's table; refuses an image without contrast."""
-    table = _table(volume.modality)
+def _scaled(volume: ImageVolume) -> sitk.Image:
+    """Grey values in 0..1 by the modality's table; refuses an image without contrast.
+
+    Slice by slice: a whole-body series would not fit into memory a fourth time.
+    """
     array = volume.array
-    if table["scale"] == "hounsfield":
-        stops = np.asarray(table["levels_hu"], dtype=np.float32)
-        scaled = np.interp(array, stops[:, 0], stops[:, 1])
-    elif table["scale"] == "root":
-        top = _top(array, table["top_percentile"])
-        scaled = np.sqrt(np.clip(array / top, 0.0, 1.0)) if top > 0 else np.zeros_like(array)
-    else:
-        low, high = np.percentile(array, table["percentiles"])
-        high = high if high > low else float(array.max())
-        scaled = np.clip((array - low) / (high - low), 0.0, 1.0) if high > low else np.zeros_like(array)
-    used = np.count_nonzero(np.histogram(scaled, bins=32, range=(0.0, 1.0))[0])
+    scale = _scale(volume)
+    scaled = np.empty(array.shape, dtype=np.float32)
+    levels = np.zeros(_LEVELS, dtype=np.int64)
+    for k, plane in enumerate(array):
+        scaled[k] = scale(plane)
+        levels += np.histogram(scaled[k], bins=_LEVELS, range=(0.0, 1.0))[0]
+    used = np.count_nonzero(levels)
     if used < _BODY["min_levels"]:
         raise _refusal(
             volume,
             "uniform_image",
-            f"the series has almost no contrast: {used} of 32 grey levels are used",
+            f"the series has almost no contrast: {used} of {_LEVELS} grey levels are used",
             "check the pixel data, rescale slope and intercept",
         )
-    result = sitk.GetImageFromArray(scaled.astype(np.float32))
-    result.CopyInformation(image)
-    return result
+    return to_sitk(dataclasses.replace(volume, array=scaled))
+
+
+def _scale(volume: ImageVolume) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    """Stored values to 0..1, as the modality's table says."""
+    table, array = _table(volume.modality), volume.array
+    if table["scale"] == "hounsfield":
+        stops = np.asarray(table["levels_hu"], dtype=np.float32)
+        return lambda plane: np.interp(plane, stops[:, 0], stops[:, 1])
+    if table["scale"] == "root":
+        top = _top(array, table["top_percentile"])
+        return (lambda plane: np.sqrt(np.clip(plane / top, 0.0, 1.0))) if top > 0 else np.zeros_like
+    low, high = np.percentile(array, table["percentiles"])
+    high = high if high > low else float(array.max())
+    return (lambda plane: np.clip((plane - low) / (high - low), 0.0, 1.0)) if high > low else np.zeros_like
 
 
 def _top(array: NDArray[np.float32], percentile: float) -> float:
@@ -177,6 +212,8 @@ def _body(coarse: sitk.Image, volume: ImageVolume) -> sitk.Image:
         threshold = math.sqrt(table["body_above_fraction"])
     else:
         otsu = sitk.OtsuThresholdImageFilter()
+        if _bright_surround(coarse):
+            coarse = 1.0 - coarse
         otsu.Execute(coarse)
         threshold = table["body_above_otsu"] * otsu.GetThreshold()
     mask = sitk.Cast(coarse > threshold, sitk.sitkUInt8)
@@ -189,6 +226,14 @@ def _body(coarse: sitk.Image, volume: ImageVolume) -> sitk.Image:
     kept = sum(1 for size in sizes if size >= _BODY["keep_pieces_above"] * sizes[0])
     body = sitk.Cast((pieces >= 1) & (pieces <= kept), sitk.sitkUInt8)
     return sitk.BinaryMorphologicalClosing(body, [2, 2, 2], sitk.sitkBall)
+
+
+def _bright_surround(coarse: sitk.Image) -> bool:
+    """Whether the eight corners are evenly bright: an inverted image, whose background is at the top of the scale."""
+    array = sitk.GetArrayViewFromImage(coarse)
+    ends = (slice(0, 3), slice(-3, None))
+    corners = [float(array[z, y, x].mean()) for z in ends for y in ends for x in ends]
+    return min(corners) > _BODY["bright_corner"]
 
 
 def _padded(mask: sitk.Image, radius: int) -> sitk.Image:

@@ -20,6 +20,7 @@ import SimpleITK as sitk  # noqa: N813 - its customary name
 import yaml
 from numpy.typing import NDArray
 
+from services.registration.descent import descend
 from services.registration.geometry import (
     IDENTITY,
     Matrix,
@@ -33,7 +34,7 @@ from services.registration.geometry import (
     shift_mm,
 )
 from services.registration.prepare import Prepared, level
-from services.registration.rigid import RigidResult
+from services.registration.rigid import LinearResult
 from services.registration.similarity import Sampled, Target, sample, similarity, target
 
 THRESHOLDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("quality.yaml").read_text())
@@ -55,7 +56,9 @@ class Measures:
     seed_mean_mm, seed_max_mm: distance between runs over the fixed body. inverse_mm: mean distance between the forward and
     the inverted backward runs. overlap: fraction of the smaller body inside the other's field of view, 0..1.
     body_agreement: Dice of the two bodies where both fields of view reach, 0..1. slip_mm: how far from the result a
-    parabola through the neighbouring poses puts the peak of similarity, mm over the body. sharpness: relative
+    parabola through the neighbouring poses puts the peak of similarity, mm over the body. refit_mm: how far a search begun at
+    the result, at other points, walks away from it, mean mm over the body. mirror: information of the best fit of the
+    moving image's mirror image over that of the image itself; above 1 the image is likely flipped. sharpness: relative
     loss of information when the body moves by the probe distance in its best-tolerated direction; at or below 0 the result
     is no peak. prominence: information over that of misplaced poses (1 = no better). rival: information score of
     the next valley over that of the chosen one, 0..1. turn_deg, shift_mm: motion of the body's centre. motion_mm: mean
@@ -70,6 +73,8 @@ class Measures:
     overlap: float
     body_agreement: float
     slip_mm: float
+    refit_mm: float
+    mirror: float
     sharpness: float
     prominence: float
     rival: float
@@ -82,11 +87,17 @@ class Measures:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict, the reasons for anything but GOOD, and the figures behind it."""
+    """The verdict, the reasons for anything but GOOD, and the figures behind it.
+
+    `code`: what is wrong first of all, for a typed refusal ("mirrored", "no_overlap", "failed"); empty unless FAILED.
+    `bent`: what was measured of a deformation (`bend.BentMeasures`), where there is one.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
     measures: Measures
+    code: str = ""
+    bent: Any = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class _Scene:
     radius_mm: float
 
 
-def measure(fixed: Prepared, moving: Prepared, result: RigidResult) -> Measures:
+def measure(fixed: Prepared, moving: Prepared, result: LinearResult) -> Measures:
     """Measures a result from scratch: no figure is taken from the optimiser but the transforms of its runs."""
     table = THRESHOLDS["probe"]
     fixed_level, moving_level = level(fixed, table["spacing_mm"]), level(moving, table["spacing_mm"])
@@ -112,6 +123,7 @@ def measure(fixed: Prepared, moving: Prepared, result: RigidResult) -> Measures:
     seed_mean, seed_max = _spread([*runs, matrix], probe)
     round_trip = _mean_gap(runs, back, probe)
     slip, sharpness = _peak(scene, matrix)
+    refit, mirror = _again(scene, matrix, probe)
     after = similarity(scene.points, scene.target, matrix)
     return Measures(
         information_before=similarity(scene.points, scene.target, IDENTITY).information,
@@ -122,6 +134,8 @@ def measure(fixed: Prepared, moving: Prepared, result: RigidResult) -> Measures:
         overlap=_overlap(fixed, moving, matrix),
         body_agreement=_body_agreement(fixed, moving, matrix),
         slip_mm=slip,
+        refit_mm=refit,
+        mirror=mirror,
         sharpness=sharpness,
         prominence=_prominence(scene, matrix, after.information),
         rival=max((rival.score for rival in result.rivals), default=0.0) / max(result.best.score, 1e-9),
@@ -129,7 +143,7 @@ def measure(fixed: Prepared, moving: Prepared, result: RigidResult) -> Measures:
         shift_mm=shift_mm(matrix, fixed.centre),
         motion_mm=float(distances(matrix, IDENTITY, probe).mean()),
         coarsest_voxel_mm=max(*fixed.native_mm, *moving.native_mm),
-        predicted_tre_mm=_predicted(seed_mean, round_trip, slip),
+        predicted_tre_mm=_predicted(seed_mean, round_trip, refit),
     )
 
 
@@ -139,8 +153,9 @@ def judge(measures: Measures, *, purpose: str, same_frame: bool) -> Judgement:
     `purpose`: "hybrid" or "follow_up". `same_frame`: the two series claim one frame of reference, so that a large motion
     contradicts the scanner.
     """
-    failed = _reasons("failed", measures)
-    review = _reasons("review", measures) if not failed else []
+    wrong = broken(THRESHOLDS["failed"], measures)
+    failed = [text for _, text in wrong]
+    review = [text for _, text in broken(THRESHOLDS["review"], measures)] if not failed else []
     frame = "same_frame" if same_frame else "other_frame"
     limits = THRESHOLDS["plausible"][purpose][frame]
     for name, limit in limits.items():
@@ -148,29 +163,36 @@ def judge(measures: Measures, *, purpose: str, same_frame: bool) -> Judgement:
         if value > limit["limit"]:
             review.append(f"{limit['says']}: {value:.1f}, expected at most {limit['limit']:g}")
     if failed:
-        return Judgement(Verdict.FAILED, (*failed, *review), measures)
+        return Judgement(Verdict.FAILED, (*failed, *review), measures, wrong[0][0])
     return Judgement(Verdict.REVIEW if review else Verdict.GOOD, tuple(review), measures)
 
 
-def _reasons(verdict: str, measures: Measures) -> list[str]:
-    reasons = []
-    for rule in THRESHOLDS[verdict]:
+def broken(rules: Sequence[dict[str, Any]], measures: Any) -> list[tuple[str, str]]:
+    """Code and explanation of every rule that the measures break, in the table's order."""
+    found = []
+    for rule in rules:
         value = getattr(measures, rule["measure"])
         limit = rule["limit"]
-        broken = value > limit if rule["when"] == "above" else value < limit
-        if broken or not math.isfinite(value):
-            reasons.append(f"{rule['says']}: {value:.2f}, needs {_bound(rule)} {limit:g}")
-    return reasons
+        wrong = value > limit if rule["when"] == "above" else value < limit
+        if wrong or not math.isfinite(value):
+            text = f"{rule['says']}: {value:.2f}, needs {_bound(rule)} {limit:g}"
+            found.append((rule.get("code", "failed"), text))
+    return found
 
 
 def _bound(rule: dict[str, Any]) -> str:
     return "at most" if rule["when"] == "above" else "at least"
 
 
-def _predicted(seed_mean: float, round_trip: float, slip: float) -> float:
+def _predicted(seed_mean: float, round_trip: float, refit: float) -> float:
     """Expected target registration error, mm: root of the sum of the squared parts, weights from quality.yaml."""
     weights = THRESHOLDS["predicted_tre"]
-    parts = (weights["floor_mm"], weights["seed"] * seed_mean, weights["inverse"] * round_trip, weights["slip"] * slip)
+    parts = (
+        weights["floor_mm"],
+        weights["seed"] * seed_mean,
+        weights["inverse"] * round_trip,
+        weights["refit"] * refit,
+    )
     return math.sqrt(sum(part**2 for part in parts))
 
 
@@ -217,16 +239,53 @@ def _peak(scene: _Scene, matrix: Matrix) -> tuple[float, float]:
     return float(np.linalg.norm(np.clip(slips, -3 * step, 3 * step))), float(min(losses))
 
 
+def _again(scene: _Scene, matrix: Matrix, points: Points) -> tuple[float, float]:
+    """Distance walked by a search of its own from the result, and how well mirror images fit (see `Measures`)."""
+    table = THRESHOLDS["probe"]
+    some = _some(scene.points, table["search_points"])
+
+    def search(start: Matrix) -> tuple[Matrix, float]:
+        found = descend(
+            some,
+            scene.target,
+            start,
+            scene.centre,
+            reach_mm=table["search_reach_mm"],
+            tolerance=table["search_tolerance"],
+            evaluations=table["search_evaluations"],
+        )
+        return found.matrix, found.information
+
+    ends, here = search(matrix)
+    flips = [search(matrix @ _flip(axis, scene.centre))[1] for axis in range(3)]
+    return float(distances(ends, matrix, points).mean()), max(flips) / max(here, 1e-9)
+
+
+def _flip(axis: int, centre: NDArray[np.float64]) -> Matrix:
+    """The reflection through `centre` along one LPS axis."""
+    matrix = np.eye(4)
+    matrix[axis, axis] = -1.0
+    matrix[axis, 3] = 2 * centre[axis]
+    return matrix
+
+
+def _some(points: Sampled, count: int) -> Sampled:
+    """Every n-th point, about `count` of them."""
+    step = max(1, len(points.points) // count)
+    return Sampled(points.points[::step], points.values[::step])
+
+
 def _prominence(scene: _Scene, matrix: Matrix, here: float) -> float:
     """Information at the result over its 90th percentile among misplaced poses; 1 means no better than chance."""
     table = THRESHOLDS["probe"]
     rng = np.random.default_rng(table["seed"])
+    some = _some(scene.points, table["search_points"])
     found = []
     for _ in range(table["misplaced"]):
         direction = rng.normal(size=3)
         shift = direction / np.linalg.norm(direction) * rng.uniform(*table["misplaced_mm"])
         turn = rng.uniform(-1, 1, 3) * table["misplaced_deg"]
-        there = similarity(scene.points, scene.target, matrix @ rigid(turn, shift, scene.centre))
+        there = similarity(some, scene.target, matrix @ rigid(turn, shift, scene.centre))
         if there.inside > table["misplaced_inside"]:
             found.append(there.information)
     if not found:

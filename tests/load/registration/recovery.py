@@ -27,7 +27,7 @@ from services.platform.errors import RefusedError
 from services.registration.geometry import Matrix, distances, inverse, rigid
 from services.registration.prepare import Prepared, prepare
 from services.registration.quality import Judgement, Verdict, judge, measure
-from services.registration.rigid import RigidResult, register
+from services.registration.rigid import LinearResult, register
 
 PAIRS = (("PET", "CT"), ("MR_T1", "CT"), ("PET", "MR_T1"))
 PUSHES_MM = (0.5, 3.5, 5.0, 8.0, 12.0, 20.0)
@@ -80,12 +80,12 @@ def _line(label: str, found: Judgement, seconds: float) -> str:
     )
 
 
-def _judged(fixed: Prepared, moving: Prepared, result: RigidResult) -> Judgement:
+def _judged(fixed: Prepared, moving: Prepared, result: LinearResult) -> Judgement:
     return judge(measure(fixed, moving, result), purpose="hybrid", same_frame=False)
 
 
 def _displaced(
-    fixed: Prepared, moving: ImageVolume, baseline: RigidResult, arguments: argparse.Namespace
+    fixed: Prepared, moving: ImageVolume, baseline: LinearResult, arguments: argparse.Namespace
 ) -> Iterator[tuple[float, Verdict]]:
     rng = np.random.default_rng(arguments.seed)
     for _ in range(arguments.cases):
@@ -105,7 +105,7 @@ def _random(rng: np.random.Generator, size: float) -> Matrix:
     return np.asarray(direction / np.linalg.norm(direction) * size)
 
 
-def _pushed(fixed: Prepared, moving: Prepared, baseline: RigidResult, seed: int) -> Iterator[tuple[float, Verdict]]:
+def _pushed(fixed: Prepared, moving: Prepared, baseline: LinearResult, seed: int) -> Iterator[tuple[float, Verdict]]:
     """Every run pushed alike: agreement between runs cannot tell, only the images can."""
     rng = np.random.default_rng(seed)
     for distance in PUSHES_MM:

@@ -1,0 +1,1 @@
+"""Studies of registration on real images with known displacements: figures and thresholds come from here."""

@@ -1,0 +1,79 @@
+"""The commands: simulate, calibrate, displace, open-ms, warps. Each resumes where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.registration_study import cases, displaced, images
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
+
+Data = Annotated[
+    Path, typer.Option(help="Folder of the data sets, as docs/development.md says.", envvar="OSLER_SHARED_DATA")
+]
+Out = Annotated[Path, typer.Option(help="Folder of results (JSON lines); a second run adds what is missing.")]
+_OUT = Path("var/registration_study")
+
+
+@app.command()
+def simulate(data: Data, out: Out = _OUT, rounds: Annotated[int, typer.Option(min=1)] = 6) -> None:
+    """Makes registrations with known errors: about 100 CPU seconds and 73 cases for each round."""
+    path = out / "cases.jsonl"
+    for number in range(rounds):
+        for name, load in images.sources(data):
+            add(path, f"{name}-{number}", lambda n=name, f=load, k=number: cases.simulated(n, f, k))  # type: ignore[misc]
+        add(path, f"wrong-{number}", lambda k=number: cases.wrong(data, k))  # type: ignore[misc]
+
+
+@app.command()
+def displace(
+    data: Data,
+    out: Out = _OUT,
+    count: Annotated[int, typer.Option(min=2, help="Displacements of each pair.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Displaces the sarcoma PET, CT and MR by up to 25 degrees and 60 mm and registers again: 6 CPU seconds each."""
+    path = out / "displaced.jsonl"
+    sides = {
+        label: (images.sarcoma(data, patient, fixed), images.sarcoma(data, patient, moving))
+        for label, patient, fixed, moving in displaced.pairs()
+    }
+    for number in range(count):
+        for label, (fixed, moving) in sides.items():
+            key = f"{label} {number}"
+            add(path, key, lambda f=fixed, m=moving, k=number: iter([displaced.attempt(f, m, k)]))  # type: ignore[misc]
+    rows = cases.read(path)
+    table = {
+        label: displaced.figures([row for row in rows if row["key"].startswith(label)], *both)
+        for label, both in sides.items()
+    }
+    show(table, as_json=as_json)
+
+
+def show(table: dict[str, Any], *, as_json: bool) -> None:
+    """Prints figures: one line for each name, or one JSON document."""
+    if as_json:
+        typer.echo(json.dumps(table, indent=1))
+        return
+    for name, figures in table.items():
+        typer.echo(f"{name}: {figures}")
+
+
+def add(path: Path, key: str, work: Callable[[], Iterator[dict[str, Any]]]) -> None:
+    """Appends the rows of one piece of work, all or none, unless its key is there already."""
+    if key in {row.get("key") for row in cases.read(path)}:
+        return
+    rows = [{"key": key, **row} for row in work()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    typer.echo(f"{key}: {len(rows)} rows", err=True)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m pipelines.registration_study")
