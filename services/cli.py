@@ -9,11 +9,15 @@ from rich.console import Console
 
 from services.compose import (
     commands_advise,
+    commands_analyse,
+    commands_analytics,
     commands_data,
     commands_features,
     commands_fhir,
     commands_look,
+    commands_models,
     commands_patient,
+    commands_quality,
     commands_respond,
     commands_run,
     commands_streams,
@@ -32,11 +36,15 @@ app = typer.Typer(
 )
 commands_run.add_to(app)
 commands_advise.add_to(app)
+commands_analyse.add_to(app)
+commands_analytics.add_to(app)
 commands_data.add_to(app)
 commands_features.add_to(app)
 commands_fhir.add_to(app)
 commands_look.add_to(app)
+commands_models.add_to(app)
 commands_patient.add_to(app)
+commands_quality.add_to(app)
 commands_respond.add_to(app)
 commands_streams.add_to(app)
 commands_twin.add_to(app)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from services.analytics.store import LakeRow
 from services.platform.errors import OslerError, RetryableError
@@ -22,7 +23,9 @@ from services.platform.events import CATALOGUE
 
 _TIME = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema([(name, _TIME if name.endswith("_time") else pa.string()) for name in LakeRow._fields])
-VIEWS = Path(__file__).with_name("views.sql")
+_HERE = Path(__file__).parent
+VIEWS = sorted((_HERE / "views").glob("*.sql"))
+ORDERS = _HERE / "order_modality.yaml"
 
 
 class QueryError(OslerError):
@@ -57,7 +60,7 @@ def view_name(event_type: str) -> str:
 
 
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
-    """DuckDB with one view for each event type (empty ones too) and the figures of `views.sql`; reads the lake only."""
+    """DuckDB with one view for each event type (empty ones too), `events`, and those of `views/`; reads the lake only."""
     connection = duckdb.connect(":memory:")
     connection.execute("SET TimeZone = 'UTC'")
     empty = ", ".join(
@@ -65,10 +68,19 @@ def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     )
     for type_ in CATALOGUE:
         files = str(lake / type_ / "*" / "*.parquet").replace("'", "''")
-        present = any((lake / type_).glob("*/*.parquet"))
-        source = f"read_parquet('{files}', hive_partitioning = false)" if present else f"(SELECT {empty} LIMIT 0)"
-        connection.execute(f"CREATE VIEW {view_name(type_)} AS SELECT * FROM {source}")  # noqa: S608 - names of the catalogue
-    connection.execute(VIEWS.read_text(encoding="utf-8"))
+        source = f"(SELECT {empty} LIMIT 0)"
+        if any((lake / type_).glob("*/*.parquet")):
+            # Files of before a column was added have none.
+            read = f"read_parquet('{files}', hive_partitioning = false, union_by_name = true)"
+            source += f" UNION ALL BY NAME SELECT * FROM {read}"  # noqa: S608 - names of the catalogue
+        connection.execute(f"CREATE VIEW {view_name(type_)} AS {source}")
+    union = " UNION ALL ".join(f"SELECT * FROM {view_name(type_)}" for type_ in CATALOGUE)  # noqa: S608 - names of the catalogue
+    connection.execute(f"CREATE VIEW events AS {union}")
+    connection.execute("CREATE TABLE order_modality (code VARCHAR PRIMARY KEY, modality VARCHAR)")
+    orders = yaml.safe_load(ORDERS.read_text(encoding="utf-8"))["orders"]
+    connection.executemany("INSERT INTO order_modality VALUES (?, ?)", list(orders.items()))
+    for views in VIEWS:
+        connection.execute(views.read_text(encoding="utf-8"))
     # From here on the query may read what the views read, and nothing else on this machine.
     folder = str(lake).replace("'", "''")
     connection.execute(f"SET allowed_directories = ['{folder}/']")
@@ -77,11 +89,11 @@ def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def query(lake: Path, sql: str) -> list[dict[str, Any]]:
-    """Rows of a query over the views. Raises QueryError with DuckDB's reason."""
+def query(lake: Path, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Rows of a query over the views; `values` for its `$names`. Raises QueryError with DuckDB's reason."""
     with connect(lake) as connection:
         try:
-            cursor = connection.execute(sql)
+            cursor = connection.execute(sql, dict(values) if values else None)
             names = [column[0] for column in cursor.description or []]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except duckdb.Error as error:

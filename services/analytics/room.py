@@ -18,4 +18,4 @@ def lake_folder(settings: Settings) -> Path:
 def build(context: RoomContext) -> Room:
     """Consumes every event type of the catalogue."""
     flusher = Flusher(context.database, lake_folder(context.settings))
-    return Room(name="analytics", handlers=dict.fromkeys(CATALOGUE, buffer), idle=flusher.flush)
+    return Room(name="analytics", handlers=dict.fromkeys(CATALOGUE, buffer(context.blobs)), idle=flusher.flush)

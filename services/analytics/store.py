@@ -26,13 +26,14 @@ BUFFER = Table(
     Column("received_time", UtcDateTime, nullable=False),
     Column("traceparent", String(128), nullable=False),
     Column("data", Text, nullable=False),
+    Column("context", Text, nullable=False, server_default="{}"),
     Column("batch", String(36)),
     Index("ix_analytics_buffer_batch", "batch", "id"),
 )
 
 
 class LakeRow(NamedTuple):
-    """One event as a row of the lake; `data` is the payload as JSON (protobuf's mapping)."""
+    """One event as a row of the lake; `data` is the payload as JSON (protobuf's mapping), `context` what to group it by."""
 
     event_id: str
     event_type: str
@@ -43,15 +44,16 @@ class LakeRow(NamedTuple):
     received_time: datetime
     traceparent: str
     data: str
+    context: str
 
 
-def add(session: Session, event: Event, data: str) -> None:
+def add(session: Session, event: Event, data: str, context: str = "{}") -> None:
     """Buffers an event. An event id that waits already is left as it is."""
     if session.execute(select(BUFFER.c.id).where(BUFFER.c.event_id == event.id)).first():
         return
     row = LakeRow(
         event.id, event.type, event.source, event.key, event.time, event.known_time, datetime.now(UTC),
-        event.traceparent, data,
+        event.traceparent, data, context,
     )  # fmt: skip
     session.execute(insert(BUFFER).values(**row._asdict()))
 
@@ -85,3 +87,8 @@ def batch_rows(session: Session, batch: str) -> list[LakeRow]:
 
 def finish_batch(session: Session, batch: str) -> None:
     session.execute(delete(BUFFER).where(BUFFER.c.batch == batch))
+
+
+def waiting_ids(session: Session) -> frozenset[str]:
+    """Ids of the events that wait for a file."""
+    return frozenset(session.execute(select(BUFFER.c.event_id)).scalars())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
@@ -12,9 +13,11 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
 from services.analytics import lake, store
+from services.analytics.context import context_of
+from services.platform.blobs import BlobStore
 from services.platform.database import Database
 from services.platform.events import Event
-from services.platform.room import Effect, Transaction
+from services.platform.room import Effect, Handler, Transaction
 
 log = logging.getLogger(__name__)
 BATCH_ROWS = 5000
@@ -22,14 +25,18 @@ BATCH_ROWS = 5000
 MAX_WAIT = timedelta(seconds=20)
 
 
-def buffer(event: Event, message: Message) -> Effect:
-    """Keeps the event for the next file."""
-    data = MessageToJson(message, indent=None)
+def buffer(blobs: BlobStore) -> Handler:
+    """Keeps each event for the next file, with what it is grouped by."""
 
-    def effect(tx: Transaction) -> None:
-        store.add(tx.session, event, data)
+    def handle(event: Event, message: Message) -> Effect:
+        data, context = MessageToJson(message, indent=None), json.dumps(context_of(message, blobs), sort_keys=True)
 
-    return effect
+        def effect(tx: Transaction) -> None:
+            store.add(tx.session, event, data, context)
+
+        return effect
+
+    return handle
 
 
 class Flusher:

@@ -1,4 +1,4 @@
-"""Commands about what flows: `import`, `events`, `quarantine`, `analytics`."""
+"""Commands about what flows: `import`, `events`, `quarantine`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ events_app = typer.Typer(help="The event stream.", no_args_is_help=True)
 quarantine_app = typer.Typer(
     help="Input that was refused: nothing is lost, everything can go in again.", no_args_is_help=True
 )
-analytics_app = typer.Typer(help="Figures from the event lake.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +30,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("import")(import_command)
     app.add_typer(events_app, name="events")
     app.add_typer(quarantine_app, name="quarantine")
-    app.add_typer(analytics_app, name="analytics")
 
 
 def import_command(
@@ -200,22 +198,3 @@ def _known(call: Any, item_id: str) -> Any:
         return call(item_id)
     except LookupError as error:
         raise OslerError(str(error.args[0] if error.args else error)) from None
-
-
-@analytics_app.command("query")
-def analytics_query(
-    ctx: typer.Context,
-    sql: Annotated[str, typer.Argument(help='DuckDB SQL over the views, e.g. "SELECT * FROM volumes".')],
-    as_json: Json = False,
-) -> None:
-    """Asks the event lake. Views: events, volumes, turnaround, findings, recommendations, registrations, card_outcomes,
-    and one for each event type (study_received, ...)."""
-    from services.analytics import lake
-    from services.analytics.room import lake_folder
-
-    with foundations_of(ctx) as foundations:
-        rows = lake.query(lake_folder(foundations.settings), sql)
-    if as_json:
-        print_json(rows)
-    else:
-        print_rows("", rows, "no rows")

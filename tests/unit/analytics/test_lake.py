@@ -5,23 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from osler.events.v1 import events_pb2
 
 from services.analytics import lake, store
-from services.analytics.worker import Flusher, buffer
-from services.platform.database import Database, migrate
-from services.platform.events import Event, pack, unpack
+from services.platform.events import Event, pack
+from tests.unit.analytics.conftest import Lake
 
 START = datetime(2026, 6, 2, 9, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database(f"sqlite:///{tmp_path / 'state.db'}")
-    migrate(database, "platform")
-    migrate(database, "analytics")
-    return database
 
 
 def study(n: int) -> Event:
@@ -29,52 +22,63 @@ def study(n: int) -> Event:
     return pack(message, source="ingest", key=message.patient_key, id=f"event-{n}", time=START + timedelta(days=n))
 
 
-def take(database: Database, event: Event) -> None:
-    effect = buffer(event, unpack(event))
-    with database.transaction("analytics") as tx:
-        effect(tx)
-
-
 def count(folder: Path) -> int:
     return int(lake.query(folder, "SELECT count(*) AS n FROM study_received")[0]["n"])
 
 
-def test_an_event_taken_twice_is_one_row(database: Database, tmp_path: Path) -> None:
-    for event in (study(1), study(1), study(2)):
-        take(database, event)
-    assert Flusher(database, tmp_path / "lake").flush(force=True)
-    assert count(tmp_path / "lake") == 2
+def test_an_event_taken_twice_is_one_row(lake_of: Lake) -> None:
+    lake_of.take(study(1), study(1), study(2))
+    assert lake_of.flush()
+    assert count(lake_of.folder) == 2
 
 
-def test_death_between_file_and_commit_leaves_no_duplicate(database: Database, tmp_path: Path) -> None:
-    folder = tmp_path / "lake"
-    for n in range(3):
-        take(database, study(n))
-    with database.transaction("analytics") as tx:
+def test_death_between_file_and_commit_leaves_no_duplicate(lake_of: Lake) -> None:
+    lake_of.take(*(study(n) for n in range(3)))
+    with lake_of.database.transaction("analytics") as tx:
         store.begin_batch(tx.session, "batch-1", 2)
-    with database.session() as session:
-        lake.write_batch(folder, "batch-1", store.batch_rows(session, "batch-1"))
+    with lake_of.database.session() as session:
+        lake.write_batch(lake_of.folder, "batch-1", store.batch_rows(session, "batch-1"))
     # The process dies here: the file is written, the buffer still holds the batch.
-    flusher = Flusher(database, folder)
-    assert flusher.flush(force=True)
-    assert flusher.flush(force=True)
-    assert not flusher.flush(force=True)
-    assert count(folder) == 3
+    assert lake_of.flush()
+    assert lake_of.flush()
+    assert not lake_of.flush()
+    assert count(lake_of.folder) == 3
+
+
+def test_files_of_before_a_column_was_added_still_answer(lake_of: Lake) -> None:
+    lake_of.fill([study(1)])
+    (old,) = (lake_of.folder / "osler.study.received.v1").glob("*/*.parquet")
+    pq.write_table(pq.read_table(old).drop_columns(["context"]), old)
+    lake_of.fill([study(2)])
+    assert count(lake_of.folder) == 2
+    assert [row["scanner"] for row in lake.query(lake_of.folder, "SELECT * FROM studies")] == ["unknown"] * 2
+
+
+def test_every_event_type_is_among_the_events(lake_of: Lake) -> None:
+    at = Timestamp(seconds=1)
+    keys = {"surviving_patient_key": "a", "merged_patient_key": "b"}
+    merged, unmerged = (
+        events_pb2.PatientMerged(**keys, merged_at=at),
+        events_pb2.PatientUnmerged(**keys, unmerged_at=at),
+    )
+    lake_of.fill([pack(m, source="ingest", key="a", id=str(n)) for n, m in enumerate([merged, unmerged])])
+    assert lake.query(lake_of.folder, "SELECT count(*) AS n FROM events") == [{"n": 2}]
 
 
 def test_views_answer_on_an_empty_lake(tmp_path: Path) -> None:
-    for view in ("events", "volumes", "turnaround", "findings", "recommendations", "card_outcomes", "registrations"):
+    sql = "SELECT view_name AS name FROM duckdb_views() WHERE NOT internal"
+    names = {row["name"] for row in lake.query(tmp_path, sql)}
+    assert {"events", "volumes", "turnaround_by_step", "adherence", "signals", "response_visits"} <= names
+    for view in names:
         assert lake.query(tmp_path, f"SELECT * FROM {view}") == []
 
 
-def test_turnaround_joins_a_study_with_its_findings(database: Database, tmp_path: Path) -> None:
-    take(database, study(7))
+def test_turnaround_joins_a_study_with_its_findings(lake_of: Lake) -> None:
     findings = events_pb2.FindingsReady()
     findings.findings.patient_key, findings.findings.study_instance_uid = "p1", "1.2.7"
     findings.findings.study_revision = 1
-    take(database, pack(findings, source="imaging", key="p1", id="f7"))
-    Flusher(database, tmp_path / "lake").flush(force=True)
-    rows = lake.query(tmp_path / "lake", "SELECT * FROM turnaround")
+    lake_of.fill([study(7), pack(findings, source="imaging", key="p1", id="f7")])
+    rows = lake.query(lake_of.folder, "SELECT * FROM turnaround")
     assert [r["study_instance_uid"] for r in rows] == ["1.2.7"]
     assert 0 <= rows[0]["seconds"] < 60
     assert rows[0]["received_time"].utcoffset() == timedelta(0)
