@@ -1,4 +1,4 @@
-"""The DICOM objects of one analysed series: a segmentation of its regions and a measurement report on them."""
+"""The DICOM objects of one analysed series: segmentation, measurement report, parametric maps and key images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from services.clinical.dicom.seg import Segment, build_segmentation
 from services.clinical.dicom.sr import ReportedMeasurement, ReportedRegion, build_report
 from services.clinical.volume import ImageVolume
 from services.imaging.findings import Interval, MeasuredRegion
+from services.imaging.results.key_images import build_key_images, key_slices
+from services.imaging.results.parametric_map import ValueMap, build_map
 
 #: Series numbers of results, out of the way of the scanner's own.
-SERIES_NUMBERS = {"SEG": 9001, "SR": 9002}
+SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "PM": 9003, "KO": 9004}
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,32 @@ def make_objects(
     return _made(segmentation, volume), _made(report, volume)
 
 
-def _identity(volume: ImageVolume, modality: str, revision: int, made_at: datetime) -> ObjectIdentity:
-    series = derived_uid(modality, volume.study_instance_uid, volume.series_instance_uid)
+def make_map(
+    frames: Sequence[Frame], volume: ImageVolume, values: ValueMap, revision: int, made_at: datetime
+) -> MadeObject:
+    """A parametric map; maps of one series are told apart by their label. Raises RefusedError `map.*`."""
+    identity = _identity(volume, "PM", revision, made_at, values.label)
+    return _made(build_map(frames, values, identity), volume)
+
+
+def make_key_images(
+    frames: Sequence[Frame], volume: ImageVolume, regions: Sequence[MeasuredRegion], revision: int, made_at: datetime
+) -> MadeObject:
+    """The slices that show each region best, as a key object selection. Raises RefusedError `key_images.none`."""
+    names = ", ".join(region.tracking_id for region in regions)
+    identity = _identity(volume, "KO", revision, made_at)
+    slices = key_slices([region.mask for region in regions])
+    return _made(build_key_images(frames, slices, f"Slices that show best: {names}"[:1024], identity), volume)
+
+
+def _identity(volume: ImageVolume, modality: str, revision: int, made_at: datetime, part: str = "") -> ObjectIdentity:
+    series = derived_uid(modality, volume.study_instance_uid, volume.series_instance_uid, *filter(None, [part]))
     return ObjectIdentity(
         series_instance_uid=series,
         sop_instance_uid=derived_uid(series, str(revision)),
         series_number=SERIES_NUMBERS[modality],
         instance_number=revision,
-        series_description=f"Osler findings ({modality} on {volume.modality})",
+        series_description=f"Osler {part or 'findings'} ({modality} on {volume.modality})",
         made_at=made_at,
     )
 

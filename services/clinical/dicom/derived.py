@@ -74,6 +74,15 @@ def pin(dataset: Dataset, identity: ObjectIdentity) -> None:
             equipment.ContributionDateTime = f"{at:%Y%m%d%H%M%S}"
 
 
+def pin_organization(dataset: Dataset, identity: ObjectIdentity) -> None:
+    """Gives the dimension organization (PS3.3 C.7.6.17) a UID that depends on the object only."""
+    uid = derived_uid("dimension organization", identity.sop_instance_uid)
+    for item in dataset.DimensionOrganizationSequence:
+        item.DimensionOrganizationUID = uid
+    for item in dataset.DimensionIndexSequence:
+        item.DimensionOrganizationUID = uid
+
+
 def to_bytes(dataset: Dataset) -> bytes:
     """The object as a DICOM file (PS3.10)."""
     buffer = BytesIO()

@@ -68,7 +68,7 @@ def build_segmentation(
         raise RefusedError(
             "seg.empty", "no region holds a voxel", remedy="Outline a region that covers a voxel centre."
         )
-    sources, order = _sources(frames, int(used[0]), int(used[-1]) + 1)
+    sources, order = source_frames(frames, int(used[0]), int(used[-1]) + 1)
     pixels = np.stack([segment.mask[order] for segment in segments], axis=-1).astype(np.uint8)
     result = Segmentation(
         source_images=derived.headers(sources),
@@ -87,11 +87,11 @@ def build_segmentation(
         omit_empty_frames=True,
     )
     derived.pin(result, identity)
-    _pin_organization(result, identity)
+    derived.pin_organization(result, identity)
     return result
 
 
-def _sources(frames: Sequence[Frame], first: int, last: int) -> tuple[list[Dataset], NDArray[np.intp]]:
+def source_frames(frames: Sequence[Frame], first: int, last: int) -> tuple[list[Dataset], NDArray[np.intp]]:
     """Source instances, and the slice of the volume that each of their frames is."""
     if any(frame.dataset is not frames[0].dataset for frame in frames):
         chosen = frames[first:last]
@@ -119,14 +119,6 @@ def _description(number: int, segment: Segment) -> hd.seg.SegmentDescription:
         tracking_id=segment.tracking_id[:64],
         anatomic_regions=[coded(segment.site)] if segment.site else None,
     )
-
-
-def _pin_organization(dataset: Dataset, identity: derived.ObjectIdentity) -> None:
-    uid = derived.derived_uid("dimension organization", identity.sop_instance_uid)
-    for item in dataset.DimensionOrganizationSequence:
-        item.DimensionOrganizationUID = uid
-    for item in dataset.DimensionIndexSequence:
-        item.DimensionOrganizationUID = uid
 
 
 def read_segmentation(dataset: Dataset, volume: ImageVolume) -> tuple[SegmentRegion, ...]:
