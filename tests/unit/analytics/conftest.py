@@ -25,10 +25,9 @@ class Lake:
 
     def take(self, *events: Event) -> None:
         handle = buffer(self.blobs)
-        for event in events:
-            effect = handle(event, unpack(event))
-            with self.database.transaction("analytics") as tx:
-                effect(tx)
+        with self.database.transaction("analytics") as tx:
+            for event in events:
+                handle(event, unpack(event))(tx)
 
     def flush(self) -> bool:
         return Flusher(self.database, self.folder).flush(force=True)
