@@ -18,11 +18,13 @@ from services.imaging.findings import Interval, Value
 LOINC = "http://loinc.org"
 #: IBSI's coding scheme (DICOM PS3.16 Table 8-1) by its registered UID, as it has no URI of its own.
 IBSI = "urn:oid:1.2.840.10008.2.16.13"
+NCIT = "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl"
 SYSTEMS = {
     "DCM": DCM,
     "SCT": SCT,
     "LN": LOINC,
     "IBSI": IBSI,
+    "NCIt": NCIT,
     "measurement": OSLER_MEASUREMENT,
     "structure": OSLER_STRUCTURE,
 }

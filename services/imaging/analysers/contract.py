@@ -99,7 +99,7 @@ def refuse(analyser: str, what: str, message: str, *missing: str, remedy: str = 
     return RefusedError(f"{analyser}.{what}", message, missing=missing, remedy=remedy)
 
 
-def require_same_grid(analyser: str, reference: Image, **others: Image) -> None:
+def require_same_grid(analyser: str, reference: Image, /, **others: Image) -> None:
     """Raises RefusedError `<analyser>.grids_differ` when an image lies on another grid than `reference`."""
     corner = np.array([*reference.grid[::-1], 1.0])
     for role, other in others.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import SimpleITK
+import SimpleITK as sitk  # noqa: N813 - its customary name
 from numpy.typing import NDArray
 from skimage import restoration
 
@@ -106,20 +106,20 @@ def _interpolated(array: Floats, factors_zyx: tuple[int, int, int]) -> Floats:
     """Cubic B-spline at the centres of the finer voxels; nearest beyond the outermost centres."""
     pad = [(2, 2)] * 3
     padded = np.pad(array, pad, mode="edge")
-    image = SimpleITK.GetImageFromArray(padded)
+    image = sitk.GetImageFromArray(padded)
     factors = factors_zyx[::-1]
     size = [int(n * f) for n, f in zip(array.shape[::-1], factors, strict=True)]
     origin = [2 + (1 / f - 1) / 2 for f in factors]
-    finer = SimpleITK.Resample(
+    finer = sitk.Resample(
         image,
         size,
-        SimpleITK.Transform(),
-        SimpleITK.sitkBSpline,
+        sitk.Transform(),
+        sitk.sitkBSpline,
         origin,
         [1 / f for f in factors],
         [1, 0, 0, 0, 1, 0, 0, 0, 1],
     )
-    return np.asarray(SimpleITK.GetArrayFromImage(finer), np.float32)
+    return np.asarray(sitk.GetArrayFromImage(finer), np.float32)
 
 
 def finer_affine(affine_lps: Matrix, factors_zyx: tuple[int, int, int]) -> Matrix:

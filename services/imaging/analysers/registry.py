@@ -17,6 +17,7 @@ NAMES = (
     "enhancement",
     "flow_4d",
     "radiomics",
+    "tumour_fractions",
     "vertebra",
 )
 
