@@ -14,7 +14,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from services.imaging.host.calls import Call
 from services.imaging.host.contract import Inputs, Map
-from services.imaging.host.model import PackagedModel
+from services.imaging.host.model import PackagedModel, plain
 from services.imaging.host.outputs import lps_zyx
 from services.imaging.host.refusals import refused
 
@@ -49,7 +49,7 @@ def explain(model: PackagedModel, inputs: Inputs, target: int, call: Call) -> Ex
     if module is None:
         raise refused("no_gradient", "an ONNX network gives no gradients, so nothing can be attributed", _NO_SUCH_MODEL)
     image = model.prepare(inputs, call.checkpoint).data["image"]
-    batch = torch.as_tensor(image)[None].float().to(model.loaded.network.device)
+    batch = plain(image)[None].to(model.loaded.network.device)
     score = _scorer(model, target)
     with torch.no_grad():
         at_input, at_zero = float(score(batch)[0]), float(score(torch.zeros_like(batch))[0])
@@ -80,6 +80,6 @@ def _scorer(model: PackagedModel, target: int) -> Callable[[torch.Tensor], torch
         output = forward(batch)
         if target >= output.shape[1]:
             raise refused("no_such_target", f"the network has {output.shape[1]} outputs, there is no number {target}")
-        return output[:, target].flatten(1).mean(dim=1)
+        return output[:, target].reshape(len(output), -1).mean(dim=1)
 
     return score

@@ -80,7 +80,7 @@ class PackagedModel:
         return [outcomes[index] for index in range(len(requests))]
 
     def _run_group(self, group: Sequence[tuple[int, Prepared]], outcomes: dict[int, Outcome]) -> None:
-        batch = torch.stack([torch.as_tensor(ready.data["image"]) for _, ready in group]).float()
+        batch = torch.stack([plain(ready.data["image"]) for _, ready in group])
         checkpoints = [ready.checkpoint for _, ready in group]
         predicted = caught(self.infer, batch, Together(checkpoints))
         if isinstance(predicted, Exception) and len(group) > 1:
@@ -155,7 +155,12 @@ class _Counted:
     def __call__(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._checkpoint(min(self._done, self._steps), self._steps)
         self._done += 1
-        return self._network.forward(torch.as_tensor(batch))
+        return self._network.forward(batch)
+
+
+def plain(image: torch.Tensor) -> torch.Tensor:
+    """A float32 tensor without MONAI's bookkeeping, which slows each operation."""
+    return (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()
 
 
 def _steps(inferer: Inferer, batch: torch.Tensor) -> int:
