@@ -44,7 +44,7 @@ def build(
         is_complete=True,
         is_final=signed,
         is_verified=signed,
-        verifying_observer_name=version.signed_by or None,
+        verifying_observer_name=_person_name(version.signed_by) if signed else None,
         verifying_organization=organization if signed else None,
     )
     made = derived.ObjectIdentity(
@@ -93,7 +93,7 @@ def _content(version: VersionRow) -> Dataset:
 def _observer(version: VersionRow) -> list[hd.sr.ContentItem]:
     """Who says this: the person who signed or edited, else the device."""
     if version.signed_at is not None or version.author_kind == "person":
-        attributes = hd.sr.PersonObserverIdentifyingAttributes(name=version.signed_by or version.author)
+        attributes = hd.sr.PersonObserverIdentifyingAttributes(name=_person_name(version.signed_by or version.author))
         return [*hd.sr.ObserverContext(codes.DCM.Person, attributes)]
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=derived.derived_uid("device", "Osler alerts"),
@@ -102,6 +102,11 @@ def _observer(version: VersionRow) -> list[hd.sr.ContentItem]:
         model_name="Osler alerts",
     )
     return [*hd.sr.ObserverContext(codes.DCM.Device, device)]
+
+
+def _person_name(user: str) -> str:
+    """A user id as a PN of one component (PS3.5 6.2.1.2)."""
+    return user if "^" in user else f"{user}^"
 
 
 def _section(section: Section) -> hd.sr.ContainerContentItem:
