@@ -161,6 +161,8 @@ def analyse(inputs: Mapping[str, Image], settings: Mapping[str, Any]) -> Result:
     cautions = []
     if mask.sum() * image.voxel_mm3 < known.constants["small_mm3"]:
         cautions.append("the region is under 1 mL: texture features depend mostly on its size")
+    if mask.sum() > known.constants["approximated_voxels"]:
+        cautions.append("Moran's I and Geary's C are approximated in a region of this size: outside IBSI's tolerance")
     if image.unit == "1":
         cautions.append("the intensities have no unit: fixed bin widths mean nothing across scanners")
     return Result(

@@ -16,6 +16,7 @@ NAMES = (
     "ct_perfusion",
     "enhancement",
     "flow_4d",
+    "lesion_change",
     "radiomics",
     "tumour_fractions",
     "vertebra",
