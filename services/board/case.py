@@ -420,7 +420,11 @@ def _risk(risk: twin_pb2.RiskEstimate) -> Risk:
         span = risk.value.uncertainty.interval
         scale = 100 if is_probability else 1
         interval = f"{scale * span.lower:.3g} to {scale * span.upper:.3g} ({span.level:.0%})"
-    note = risk.refusal.message if risk.HasField("refusal") else "; ".join(risk.cautions)
+    note = (
+        risk.refusal.message
+        if risk.HasField("refusal")
+        else " ".join(c if c.endswith(".") else f"{c}." for c in risk.cautions)
+    )
     return Risk(
         risk.title or risk.name, text, interval, note, risk.HasField("refusal"), list(risk.provenance.citations)
     )

@@ -38,7 +38,7 @@ def _head_first(volume: ImageVolume) -> NDArray[np.float32]:
         return volume.array
     array = np.transpose(volume.array, [2 - column for column in order])
     flips = [axis for axis, (sign, up) in enumerate(zip(signs, (True, False, False), strict=True)) if (sign > 0) == up]
-    return np.flip(array, axis=flips) if flips else array
+    return np.flip(array, axis=tuple(flips)) if flips else array
 
 
 def to_png(projected: NDArray[np.float32], top: float, bottom: float = 0.0) -> bytes:

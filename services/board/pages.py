@@ -152,6 +152,11 @@ def unit_words(ucum: str) -> str:
     return _ANNOTATION.sub("", text)
 
 
+def percent_words(change: float) -> str:
+    """A change in percent with its sign; what rounds to nothing has none."""
+    return "0 %" if abs(change) < 0.5 else f"{change:+.0f} %".replace("-", "−")
+
+
 def _moment(value: datetime | None) -> str:
     return f"{value:%d %b %Y %H:%M} UTC" if value else ""
 
@@ -160,7 +165,11 @@ def make_templates() -> Jinja2Templates:
     """The templates with the filters that they use. Everything is escaped unless a template says otherwise."""
     templates = Jinja2Templates(HERE / "templates", context_processors=[lambda r: {"theme": theme_of(r)}])
     templates.env.filters.update(
-        number=_number, day=lambda d: f"{d:%d %b %Y}" if d else "", moment=_moment, unit=unit_words
+        number=_number,
+        day=lambda d: f"{d:%d %b %Y}" if d else "",
+        moment=_moment,
+        unit=unit_words,
+        percent=percent_words,
     )
     templates.env.globals.update(themes=THEMES)
     return templates

@@ -110,7 +110,7 @@ def export(surfaces: Sequence[Surface], kind: Literal["glb", "stl"]) -> bytes:
         solid = [surface.mesh for surface in surfaces if not surface.see_through]
         if not solid:
             raise RefusedError("surface.empty", "there is nothing to print", remedy="outline a region first")
-        return bytes(trimesh.util.concatenate(solid).export(file_type="stl"))
+        return bytes(trimesh.exchange.stl.export_stl(trimesh.util.concatenate(solid)))
     scene = trimesh.Scene()
     for number, surface in enumerate(surfaces):
         mesh = surface.mesh.copy()

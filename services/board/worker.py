@@ -33,7 +33,7 @@ def recommendation_ready(event: Event, message: events_pb2.RecommendationReady) 
 
 def findings_ready(event: Event, message: events_pb2.FindingsReady) -> Effect:
     """Keeps what imaging found, and says again what readers made of it: a new analysis must not undo a review."""
-    if event.source == ROOM:
+    if event.source == f"/osler/{ROOM}":
         return lambda tx: None
 
     def effect(tx: Transaction) -> None:
