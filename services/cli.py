@@ -17,6 +17,7 @@ from services.compose import (
     commands_look,
     commands_models,
     commands_patient,
+    commands_register,
     commands_quality,
     commands_respond,
     commands_run,
@@ -44,6 +45,7 @@ commands_fhir.add_to(app)
 commands_look.add_to(app)
 commands_models.add_to(app)
 commands_patient.add_to(app)
+commands_register.add_to(app)
 commands_quality.add_to(app)
 commands_respond.add_to(app)
 commands_streams.add_to(app)

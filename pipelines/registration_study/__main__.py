@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.registration_study import cases, displaced, images
+from services.registration import quality
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
 
@@ -27,7 +29,27 @@ def simulate(data: Data, out: Out = _OUT, rounds: Annotated[int, typer.Option(mi
     for number in range(rounds):
         for name, load in images.sources(data):
             add(path, f"{name}-{number}", lambda n=name, f=load, k=number: cases.simulated(n, f, k))  # type: ignore[misc]
+        for label, patient, fixed, moving in displaced.pairs():
+            sides = [images.sarcoma(data, patient, series) for series in (fixed, moving)]
+            add(path, f"real-{label}-{number}", lambda s=sides, n=label, k=number: cases.real(s[0], s[1], n, k))  # type: ignore[misc]
         add(path, f"wrong-{number}", lambda k=number: cases.wrong(data, k))  # type: ignore[misc]
+
+
+@app.command()
+def calibrate(
+    out: Out = _OUT,
+    write: Annotated[bool, typer.Option(help="Write services/registration/calibration.yaml first.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Fits the limits of a good verdict to the simulated cases and prints how well they hold. Seconds."""
+    from pipelines.registration_study import calibrate as calibration
+
+    rows = cases.read(out / "cases.jsonl")
+    table: dict[str, Any] = {"limits": calibration.write(rows)} if write else {}
+    importlib.reload(quality)
+    importlib.reload(calibration)
+    table |= {"held out": calibration.rates(calibration.held_out(rows)), "all": calibration.rates(rows)}
+    show(table, as_json=as_json)
 
 
 @app.command()

@@ -43,6 +43,17 @@ def simulated(name: str, load: Callable[[], ImageVolume], number: int) -> Iterat
         yield _row(f"{name}-{number}", "pushed" if size else "found", error, fixed, moving, pushed)
 
 
+def real(fixed_volume: ImageVolume, moving_volume: ImageVolume, case: str, number: int) -> Iterator[dict[str, Any]]:
+    """A real pair and its pushes; errors are distances to its own result, which is itself uncertain by 1 to 2 mm."""
+    rng = np.random.default_rng([number, *case.encode()])
+    fixed, moving = prepare(fixed_volume), prepare(moving_volume)
+    result = register(fixed, moving)
+    for size in PUSHES_MM:
+        pushed = _pushed(result, images.push(rng, size, fixed.centre))
+        error = float(distances(pushed.matrix, result.matrix, fixed.body_points).mean())
+        yield _row(f"{case}-{number}", "real", error, fixed, moving, pushed)
+
+
 def wrong(data: Path, number: int) -> Iterator[dict[str, Any]]:
     """Pairs that have no right answer: another patient, a mirrored scan, parts of the body that do not meet."""
     rng = np.random.default_rng([number, 99])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from services.clinical.volume import ImageVolume
 from services.platform.errors import RetryableError
 from services.platform.ray_session import answer_of, join_session, result_of
-from services.registration.align import Alignment, align
+from services.registration.align import Alignment, Method, align
 from services.registration.plan import Purpose
 from services.registration.rigid import Progress, silent
 
@@ -21,7 +21,12 @@ class Compute(Protocol):
     """Runs `align`. Blocks until done; what `progress` raises cancels the work."""
 
     def align(
-        self, fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, progress: Progress = silent
+        self,
+        fixed: ImageVolume,
+        moving: ImageVolume,
+        purpose: Purpose,
+        progress: Progress = silent,
+        method: Method = Method.RIGID,
     ) -> Alignment: ...
 
 
@@ -32,10 +37,15 @@ class LocalCompute:
         self._threads = num_cpus
 
     def align(
-        self, fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, progress: Progress = silent
+        self,
+        fixed: ImageVolume,
+        moving: ImageVolume,
+        purpose: Purpose,
+        progress: Progress = silent,
+        method: Method = Method.RIGID,
     ) -> Alignment:
         """As `services.registration.align.align`."""
-        return align(fixed, moving, purpose=purpose, threads=self._threads, progress=progress)
+        return align(fixed, moving, purpose=purpose, method=method, threads=self._threads, progress=progress)
 
 
 class RayCompute:
@@ -45,7 +55,12 @@ class RayCompute:
         self._settings = settings.compute
 
     def align(
-        self, fixed: ImageVolume, moving: ImageVolume, purpose: Purpose, progress: Progress = silent
+        self,
+        fixed: ImageVolume,
+        moving: ImageVolume,
+        purpose: Purpose,
+        progress: Progress = silent,
+        method: Method = Method.RIGID,
     ) -> Alignment:
         """As `services.registration.align.align`; progress comes as "running" only, and still cancels."""
         import ray
@@ -53,7 +68,9 @@ class RayCompute:
         join_session(self._settings)
         cores = self._settings.num_cpus
         remote: Any = ray.remote(answer_of)  # its type does not tell keyword arguments
-        task = remote.options(num_cpus=cores).remote(align, fixed, moving, purpose=purpose, threads=cores)
+        task = remote.options(num_cpus=cores).remote(
+            align, fixed, moving, purpose=purpose, method=method, threads=cores
+        )
         try:
             while not ray.wait([task], timeout=_POLL_S)[0]:
                 progress("running", 0.5)

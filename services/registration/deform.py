@@ -8,6 +8,7 @@ Similarity: squared local correlation within one modality, MIND descriptors acro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ from services.registration.prepare import Prepared, shrink
 from services.registration.rigid import Progress, silent
 
 SETTINGS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("deform.yaml").read_text())
-_SIMILARITIES = {"correlation": Correlation, "descriptors": Descriptors}
+_SIMILARITIES: dict[str, Callable[[Tensor, Tensor, Tensor], Similarity]] = {
+    "correlation": Correlation,
+    "descriptors": Descriptors,
+}
 
 
 @dataclass(frozen=True)
@@ -230,9 +234,9 @@ def _loss(stage: _Stage, field: Tensor) -> Tensor:
 
 
 def misfit(fixed: Prepared, moving: Prepared, bent: Deformation) -> float:
-    """How badly the two sides fit through a deformation (0..1, see dense.py), without roughness, at the middle level."""
+    """How badly the two sides fit through a deformation (0..1, see dense.py), without roughness, at the finest level."""
     box = _box(fixed)
-    stage = _stage(fixed, moving, bent.matrix, box, _levels(box)[-2], False)
+    stage = _stage(fixed, moving, bent.matrix, box, _levels(box)[-1], False)
     size = list(bent.displacement.shape[2::-1])
     along_axes = bent.displacement @ box.direction.astype(np.float32) / box.steps_mm(size).astype(np.float32)
     field = torch.from_numpy(np.ascontiguousarray(along_axes, dtype=np.float32)).movedim(-1, 0)[None]

@@ -6,15 +6,19 @@ C.7.6.1 (derived images). Transforms map fixed to moving points, LPS mm.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, DeformableSpatialRegistrationStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, DeformableSpatialRegistrationStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 from pydicom.valuerep import DSfloat
 
+from services.clinical.codes import Concept
 from services.clinical.dicom.derived import (
     DEVICE_SERIAL,
     MANUFACTURER,
@@ -25,7 +29,9 @@ from services.clinical.dicom.derived import (
     software,
 )
 from services.clinical.dicom.reg import build_reg
-from services.clinical.dicom.rtstruct import Roi, StructureSet
+from services.clinical.dicom.rtstruct import Roi, StructureSet, fill_roi, read_rtstruct
+from services.clinical.dicom.seg import Segment, build_segmentation, read_segmentation
+from services.clinical.dicom.series import inspect_series
 from services.clinical.volume import ImageVolume
 from services.platform.errors import RefusedError
 from services.registration.deformation import Deformation
@@ -40,6 +46,8 @@ _OF_ONE_IMAGE = (
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "TemporalPositionIndex", "SpacingBetweenSlices",
 )  # fmt: skip
 _TOP = 65535
+#: What a carried region is called whatever its label says (DICOM PS3.16 CID 7150; transcribed from memory, verify).
+_STRUCTURE = Concept("http://snomed.info/sct", "123037004", "Anatomical Structure")
 
 
 def spatial_registration(
@@ -157,7 +165,7 @@ def _slice(
     identity: ObjectIdentity,
 ) -> Dataset:
     made = Dataset()
-    made.update({element.tag: element for element in source})
+    made.update({element.tag: copy.deepcopy(element) for element in source})
     for keyword in _OF_ONE_IMAGE:
         if keyword in made:
             delattr(made, keyword)
@@ -209,6 +217,47 @@ def carried_mask(
     """A region of the moving grid (z, y, x) on the fixed grid: more than half of the voxel's neighbours are inside."""
     region = dataclasses.replace(moving, array=mask.astype(np.float32), modality="")
     return np.asarray(resample(region, fixed, transform).array > 0.5)
+
+
+def carried_regions(
+    content: bytes, moving: ImageVolume, fixed: ImageVolume, transform: Matrix | Deformation
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Label and mask on the fixed grid of every region of an RT Structure Set or SEG drawn on the moving series.
+
+    Raises RefusedError `rtstruct.*`, `seg.*`.
+    """
+    dataset = pydicom.dcmread(BytesIO(content))
+    if str(dataset.get("SOPClassUID", "")) == RTStructureSetStorage:
+        shape = (moving.array.shape[0], moving.array.shape[1], moving.array.shape[2])
+        drawn = [
+            (roi.name, fill_roi(roi, moving.affine_lps, shape, moving.frame_of_reference_uid).mask)
+            for roi in read_rtstruct(dataset).rois
+            if roi.contours
+        ]
+    else:
+        drawn = [(region.label, region.mask) for region in read_segmentation(dataset, moving)]
+    return [(label, carried_mask(mask, moving, fixed, transform)) for label, mask in drawn]
+
+
+def segmentation(
+    fixed: Sequence[Dataset], regions: Sequence[tuple[str, NDArray[np.bool_]]], identity: ObjectIdentity
+) -> Dataset:
+    """Carried regions as a SEG on the fixed series. Raises RefusedError `seg.empty` when none reaches it."""
+    stack, _ = inspect_series(fixed)
+    segments = [
+        Segment(
+            label=label,
+            mask=mask,
+            category=_STRUCTURE,
+            kind=_STRUCTURE,
+            tracking_id=label,
+            tracking_uid=derived_uid("carried", identity.sop_instance_uid, label),
+            algorithm=_MODEL,
+            algorithm_version=software(),
+        )
+        for label, mask in regions
+    ]
+    return build_segmentation(stack.frames, segments, identity)
 
 
 def carried_contours(structures: StructureSet, matrix: Matrix, frame_of_reference_uid: str) -> tuple[Roi, ...]:

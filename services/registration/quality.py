@@ -38,6 +38,7 @@ from services.registration.rigid import LinearResult
 from services.registration.similarity import Sampled, Target, sample, similarity, target
 
 THRESHOLDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("quality.yaml").read_text())
+CALIBRATION: dict[str, float] = yaml.safe_load(Path(__file__).with_name("calibration.yaml").read_text())
 
 
 class Verdict(Enum):
@@ -172,7 +173,7 @@ def broken(rules: Sequence[dict[str, Any]], measures: Any) -> list[tuple[str, st
     found = []
     for rule in rules:
         value = getattr(measures, rule["measure"])
-        limit = rule["limit"]
+        limit = CALIBRATION[rule["calibrated"]] if "calibrated" in rule else rule["limit"]
         wrong = value > limit if rule["when"] == "above" else value < limit
         if wrong or not math.isfinite(value):
             text = f"{rule['says']}: {value:.2f}, needs {_bound(rule)} {limit:g}"
@@ -185,13 +186,13 @@ def _bound(rule: dict[str, Any]) -> str:
 
 
 def _predicted(seed_mean: float, round_trip: float, refit: float) -> float:
-    """Expected target registration error, mm: root of the sum of the squared parts, weights from quality.yaml."""
+    """Expected target registration error, mm: root of the sum of the squared parts."""
     weights = THRESHOLDS["predicted_tre"]
     parts = (
         weights["floor_mm"],
         weights["seed"] * seed_mean,
         weights["inverse"] * round_trip,
-        weights["refit"] * refit,
+        CALIBRATION["refit_weight"] * refit,
     )
     return math.sqrt(sum(part**2 for part in parts))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,10 +14,8 @@ from osler.imaging.v1 import imaging_pb2
 from osler.ingest.v1 import ingest_pb2
 from osler.registration.v1 import registration_pb2
 from pydicom.dataset import Dataset
-from pydicom.uid import SpatialRegistrationStorage
 
 from services.clinical.dicom.derived import ObjectIdentity, derived_uid, to_bytes
-from services.clinical.dicom.reg import build_reg
 from services.clinical.dicom.series import find_series, load_series, read_manifest_series
 from services.clinical.provenance import input_ref, provenance, timestamp
 from services.clinical.refusals import to_refusal
@@ -25,7 +23,8 @@ from services.clinical.volume import ImageVolume
 from services.platform.blobs import BlobStore
 from services.platform.errors import RefusedError
 from services.platform.events import event_id
-from services.registration.align import METHOD, Alignment
+from services.registration import products
+from services.registration.align import Alignment, Method, accepted
 from services.registration.compute import Compute
 from services.registration.geometry import rotation_deg
 from services.registration.plan import Pair, Purpose, Series
@@ -47,12 +46,19 @@ _PURPOSES = {
     Purpose.HYBRID: registration_pb2.PAIR_PURPOSE_HYBRID,
     Purpose.FOLLOW_UP: registration_pb2.PAIR_PURPOSE_FOLLOW_UP,
 }
+METHODS = {
+    Method.RIGID: registration_pb2.METHOD_RIGID,
+    Method.AFFINE: registration_pb2.METHOD_AFFINE,
+    Method.BSPLINE: registration_pb2.METHOD_BSPLINE,
+    Method.DIFFEO: registration_pb2.METHOD_DIFFEO,
+}
+BY_NUMBER = {number: method for method, number in METHODS.items()}
 # Series and instance numbers of a REG object in its study: far above what scanners use, so that it sorts last.
 _SERIES_NUMBER = 9800
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """One series as stored: headers and pixels, its volume, and a digest of what it was read from."""
 
     datasets: tuple[Dataset, ...]
@@ -60,13 +66,15 @@ class _Side:
     digest: str
 
 
-def registration_id(pair: Pair, manifests: Mapping[str, ingest_pb2.StudyManifest]) -> str:
+def registration_id(
+    pair: Pair, manifests: Mapping[str, ingest_pb2.StudyManifest], method: Method = Method.RIGID
+) -> str:
     """One id for one pair of series contents: late instances make a new one, a repeated event does not.
 
     `manifests`: by study UID.
     """
     digests = [_digest(manifests[side.study_instance_uid], side) for side in (pair.fixed, pair.moving)]
-    return event_id(ROOM, METHOD, pair.fixed.series_instance_uid, pair.moving.series_instance_uid, *digests)
+    return event_id(ROOM, method.label, pair.fixed.series_instance_uid, pair.moving.series_instance_uid, *digests)
 
 
 def register_pair(
@@ -76,6 +84,7 @@ def register_pair(
     compute: Compute,
     made_at: datetime,
     progress: Progress = silent,
+    method: Method = Method.RIGID,
 ) -> registration_pb2.Registration:
     """Runs one pair; a refused or failed pair comes back with its refusal and without a transform.
 
@@ -83,19 +92,26 @@ def register_pair(
     """
     patient_key = manifests[pair.fixed.study_instance_uid].patient_key
     result = registration_pb2.Registration(
-        registration_id=registration_id(pair, manifests), patient_key=patient_key, pair=to_proto(pair)
+        registration_id=registration_id(pair, manifests, method),
+        patient_key=patient_key,
+        pair=to_proto(pair),
+        method=METHODS[method],
     )
     try:
+        one_patient(manifests[side.study_instance_uid] for side in (pair.fixed, pair.moving))
         progress("load", 0.0)
-        fixed, moving = (_load(manifests[side.study_instance_uid], side, blobs) for side in (pair.fixed, pair.moving))
+        fixed, moving = (
+            load_side(manifests[side.study_instance_uid], side, blobs) for side in (pair.fixed, pair.moving)
+        )
         _add_times(result, pair, fixed, moving)
-        alignment = compute.align(fixed.volume, moving.volume, pair.purpose, progress)
+        alignment = compute.align(fixed.volume, moving.volume, pair.purpose, progress, method)
         result.duration_s = alignment.seconds
         result.quality.CopyFrom(_quality(alignment.judgement))
-        _add_provenance(result, pair, manifests, made_at, alignment.judgement)
+        _add_provenance(result, pair, manifests, made_at, alignment)
         _accept(result, alignment, fixed, moving, blobs, made_at)
     except RefusedError as error:
-        result.ClearField("transform")
+        for field in ("transform", "affine", "spatial_registration", "deformable_registration"):
+            result.ClearField(field)
         result.refusal.CopyFrom(to_refusal(error, subject=pair.moving.series_instance_uid))
     if not result.HasField("provenance"):
         _add_provenance(result, pair, manifests, made_at, None)
@@ -137,28 +153,28 @@ def _reference(series: Series) -> registration_pb2.SeriesRef:
 def _accept(
     result: registration_pb2.Registration,
     alignment: Alignment,
-    fixed: _Side,
-    moving: _Side,
+    fixed: Side,
+    moving: Side,
     blobs: BlobStore,
     made_at: datetime,
 ) -> None:
-    """Adds transform and DICOM object. Raises RefusedError `registration.failed` for a failed verdict."""
-    judgement = alignment.judgement
-    if judgement.verdict is Verdict.FAILED:
-        raise RefusedError(
-            "registration.failed",
-            "the two series could not be aligned: " + "; ".join(judgement.reasons),
-            remedy="check that both series show the same part of the same patient, and align them by hand",
-        )
-    result.spatial_registration.CopyFrom(_store_reg(result.registration_id, alignment, fixed, moving, blobs, made_at))
-    result.transform.matrix.extend(float(value) for value in alignment.matrix.ravel())
-    result.transform.rotation_deg = rotation_deg(alignment.matrix)
-    result.transform.translation_mm = judgement.measures.shift_mm
+    """Adds transform and DICOM object. Raises RefusedError `registration.*` for a failed verdict."""
+    accepted(alignment)
+    if alignment.method is Method.AFFINE:
+        result.affine.matrix.extend(float(value) for value in alignment.matrix.ravel())
+    else:
+        result.transform.matrix.extend(float(value) for value in alignment.matrix.ravel())
+        result.transform.rotation_deg = rotation_deg(alignment.matrix)
+        result.transform.translation_mm = alignment.judgement.measures.shift_mm
+    made = store_object(result.registration_id, alignment, fixed, moving, blobs, made_at)
+    target = result.spatial_registration if alignment.deformation is None else result.deformable_registration
+    target.CopyFrom(made)
 
 
-def _store_reg(
-    identifier: str, alignment: Alignment, fixed: _Side, moving: _Side, blobs: BlobStore, made_at: datetime
+def store_object(
+    identifier: str, alignment: Alignment, fixed: Side, moving: Side, blobs: BlobStore, made_at: datetime
 ) -> imaging_pb2.DerivedObject:
+    """The transform as a DICOM object in the blob store."""
     names = {"PT": "PET"}
     modalities = [names.get(side.volume.modality, side.volume.modality) for side in (moving, fixed)]
     identity = ObjectIdentity(
@@ -166,15 +182,18 @@ def _store_reg(
         sop_instance_uid=derived_uid("reg", identifier),
         series_number=_SERIES_NUMBER,
         instance_number=1,
-        series_description=f"{modalities[0]} to {modalities[1]}, rigid",
+        series_description=f"{modalities[0]} to {modalities[1]}, {alignment.method.value}",
         made_at=made_at,
     )
-    reg = build_reg(fixed.datasets, moving.datasets, alignment.matrix, identity)
+    if alignment.deformation is None:
+        reg = products.spatial_registration(fixed.datasets, moving.datasets, alignment.matrix, identity)
+    else:
+        reg = products.deformable_registration(fixed.datasets, moving.datasets, alignment.deformation, identity)
     study = fixed.volume.study_instance_uid
     content = blobs.put(to_bytes(reg), "application/dicom", f"derived/{study}/{identity.sop_instance_uid}.dcm")
     return imaging_pb2.DerivedObject(
         sop_instance_uid=identity.sop_instance_uid,
-        sop_class_uid=SpatialRegistrationStorage,
+        sop_class_uid=str(reg.SOPClassUID),
         study_instance_uid=study,
         series_instance_uid=identity.series_instance_uid,
         modality="REG",
@@ -182,9 +201,10 @@ def _store_reg(
     )
 
 
-def _load(manifest: ingest_pb2.StudyManifest, series: Series, blobs: BlobStore) -> _Side:
+def load_side(manifest: ingest_pb2.StudyManifest, series: Series, blobs: BlobStore) -> Side:
+    """One series of a study as stored. Raises RefusedError `series.*` for what makes no volume."""
     datasets = read_manifest_series(manifest, series.series_instance_uid, blobs)
-    return _Side(datasets, load_series(datasets), _digest(manifest, series))
+    return Side(datasets, load_series(datasets), _digest(manifest, series))
 
 
 def _digest(manifest: ingest_pb2.StudyManifest, series: Series) -> str:
@@ -194,7 +214,7 @@ def _digest(manifest: ingest_pb2.StudyManifest, series: Series) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _add_times(result: registration_pb2.Registration, pair: Pair, fixed: _Side, moving: _Side) -> None:
+def _add_times(result: registration_pb2.Registration, pair: Pair, fixed: Side, moving: Side) -> None:
     result.fixed_time.CopyFrom(timestamp(fixed.volume.acquired_at or pair.fixed.study_time))
     result.moving_time.CopyFrom(timestamp(moving.volume.acquired_at or pair.moving.study_time))
 
@@ -204,18 +224,18 @@ def _add_provenance(
     pair: Pair,
     manifests: Mapping[str, ingest_pb2.StudyManifest],
     made_at: datetime,
-    judgement: Judgement | None,
+    alignment: Alignment | None,
 ) -> None:
     inputs = [
         input_ref("dicom-series", side.series_instance_uid, _digest(manifests[side.study_instance_uid], side))
         for side in (pair.fixed, pair.moving)
     ]
-    measured = dataclasses.asdict(judgement.measures) if judgement else {}
+    measured = dataclasses.asdict(alignment.judgement.measures) if alignment else {}
     parameters = {"seed": str(SETTINGS["seed"]), **{name: f"{value:.4g}" for name, value in measured.items()}}
     result.provenance.CopyFrom(
         provenance(
             agent=ROOM,
-            method=METHOD,
+            method=BY_NUMBER[result.method].label,
             inputs=inputs,
             recorded_at=made_at,
             parameters=parameters,
@@ -226,7 +246,7 @@ def _add_provenance(
 
 def _quality(judgement: Judgement) -> registration_pb2.Quality:
     measures = judgement.measures
-    return registration_pb2.Quality(
+    quality = registration_pb2.Quality(
         verdict=_VERDICTS[judgement.verdict],
         similarity_before=measures.information_before,
         similarity_after=measures.information_after,
@@ -236,4 +256,22 @@ def _quality(judgement: Judgement) -> registration_pb2.Quality:
         overlap_fraction=measures.overlap,
         predicted_tre_mm=measures.predicted_tre_mm,
         reasons=judgement.reasons,
+        refit_mm=measures.refit_mm,
+        mirror_ratio=measures.mirror,
     )
+    if judgement.bent is not None:
+        bent = dataclasses.asdict(judgement.bent)
+        quality.deformation.CopyFrom(
+            registration_pb2.DeformationQuality(inverse_consistency_mm=bent.pop("inverse_mm"), **bent)
+        )
+    return quality
+
+
+def one_patient(manifests: Iterable[ingest_pb2.StudyManifest]) -> None:
+    """Raises RefusedError `registration.different_patients` unless all studies belong to one."""
+    if len({manifest.patient_key for manifest in manifests}) > 1:
+        raise RefusedError(
+            "registration.different_patients",
+            "the studies belong to different patients",
+            remedy="register series of one patient; merge the patients first when they are one",
+        )

@@ -13,12 +13,14 @@ from osler.ingest.v1 import ingest_pb2
 from osler.registration.v1 import registration_pb2, registration_pb2_grpc
 
 from services.platform.database import Database
-from services.platform.errors import RefusedError
 from services.platform.rpc import InvalidRequestError, NotFoundError
 from services.registration import store
+from services.registration.align import Method
+from services.registration.chains import link
+from services.registration.deformation import Deformation
 from services.registration.geometry import apply
 from services.registration.plan import Pair, Purpose, Series, plan
-from services.registration.registrar import ROOM, to_proto
+from services.registration.registrar import BY_NUMBER, ROOM, one_patient, to_proto
 from services.registration.worker import Registrar, announce
 
 _PURPOSES = {
@@ -44,7 +46,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServiceServicer):
     ) -> registration_pb2.PlanResponse:
         """The pairs worth registering. Raises RefusedError for manifests of different patients."""
         manifests = [self._registrar.manifest(reference) for reference in request.manifests]
-        _one_patient(manifests)
+        one_patient(manifests)
         return registration_pb2.PlanResponse(pairs=[to_proto(pair) for pair in plan(manifests)])
 
     async def Register(  # noqa: N802 - named by the contract
@@ -75,12 +77,15 @@ class RegistrationService(registration_pb2_grpc.RegistrationServiceServicer):
 
     def _register(self, request: registration_pb2.RegisterRequest, progress: Any) -> registration_pb2.Registration:
         manifests = [self._registrar.manifest(ref) for ref in (request.fixed_manifest, request.moving_manifest)]
-        _one_patient(manifests)
+        one_patient(manifests)
         sides = zip((request.pair.fixed, request.pair.moving), manifests, ("fixed", "moving"), strict=True)
         fixed, moving = (_series(reference, manifest, side) for reference, manifest, side in sides)
         pair = Pair(fixed, moving, _PURPOSES[request.pair.purpose], request.pair.reason or "asked for by a caller")
         by_study = {manifest.study_instance_uid: manifest for manifest in manifests}
-        result = self._registrar.register(pair, by_study, datetime.now(UTC).replace(microsecond=0), progress)
+        made_at = datetime.now(UTC).replace(microsecond=0)
+        result = self._registrar.register(
+            pair, by_study, made_at, progress, BY_NUMBER.get(request.method, Method.RIGID)
+        )
         with self._database.transaction(ROOM) as tx:
             announce(tx, result)
         return result
@@ -97,30 +102,47 @@ class RegistrationService(registration_pb2_grpc.RegistrationServiceServicer):
         self, request: registration_pb2.MapPointsRequest, context: Any
     ) -> registration_pb2.MapPointsResponse:
         """Fixed points to moving points, LPS mm. Raises NotFoundError, or RefusedError where there is no transform."""
+        mapped = self._registrar.mapping(self._held(request.registration_id))
+        points = np.array([[point.x_mm, point.y_mm, point.z_mm] for point in request.points])
+        moved = mapped.apply(points) if isinstance(mapped, Deformation) else apply(mapped, points)
+        answer = [registration_pb2.Point(x_mm=x, y_mm=y, z_mm=z) for x, y, z in moved.tolist()]
+        return registration_pb2.MapPointsResponse(points=answer)
+
+    def Resample(  # noqa: N802 - named by the contract
+        self, request: registration_pb2.ResampleRequest, context: Any
+    ) -> registration_pb2.ResampleResponse:
+        """The moving series on the fixed grid. Raises NotFoundError, or RefusedError where there is no transform."""
+        registration = self._held(request.registration_id)
+        manifests = [self._registrar.manifest(ref) for ref in (request.fixed_manifest, request.moving_manifest)]
+        one_patient(manifests)
+        by_study = {manifest.study_instance_uid: manifest for manifest in manifests}
+        for side in ("fixed", "moving"):
+            if getattr(registration.pair, side).study_instance_uid not in by_study:
+                raise InvalidRequestError(f"{side}_manifest", "the registration is of another study")
+        return registration_pb2.ResampleResponse(instances=self._registrar.resample(registration, by_study))
+
+    def Link(  # noqa: N802 - named by the contract
+        self, request: registration_pb2.LinkRequest, context: Any
+    ) -> registration_pb2.LinkResponse:
+        """The least uncertain way between two series. Raises NotFoundError where none leads there."""
         with self._database.session() as session:
-            found = store.get(session, request.registration_id)
+            known = store.of_patient(session, request.patient_key)
+        found = link(known, request.fixed_series_instance_uid, request.moving_series_instance_uid)
+        if found is None:
+            raise NotFoundError("no registrations lead from one series to the other")
+        return registration_pb2.LinkResponse(
+            matrix=found.matrix.ravel().tolist(),
+            registration_ids=found.steps,
+            predicted_tre_mm=found.predicted_tre_mm,
+            verdict=found.verdict,
+        )
+
+    def _held(self, identifier: str) -> registration_pb2.Registration:
+        with self._database.session() as session:
+            found = store.get(session, identifier)
         if found is None:
             raise NotFoundError("no registration has this id")
-        if not found.HasField("transform"):
-            raise RefusedError(
-                "registration.no_transform",
-                "the registration was refused, so it maps no points",
-                remedy="align the series by hand, or register others",
-                subject=found.registration_id,
-            )
-        matrix = np.asarray(found.transform.matrix).reshape(4, 4)
-        mapped = apply(matrix, np.array([[point.x_mm, point.y_mm, point.z_mm] for point in request.points]))
-        points = [registration_pb2.Point(x_mm=x, y_mm=y, z_mm=z) for x, y, z in mapped.tolist()]
-        return registration_pb2.MapPointsResponse(points=points)
-
-
-def _one_patient(manifests: list[ingest_pb2.StudyManifest]) -> None:
-    if len({manifest.patient_key for manifest in manifests}) > 1:
-        raise RefusedError(
-            "registration.different_patients",
-            "the studies belong to different patients",
-            remedy="register series of one patient; merge the patients first when they are one",
-        )
+        return found
 
 
 def _series(reference: registration_pb2.SeriesRef, manifest: ingest_pb2.StudyManifest, side: str) -> Series:

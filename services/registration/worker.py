@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from osler.common.v1 import common_pb2
 from osler.events.v1 import events_pb2
+from osler.imaging.v1 import imaging_pb2
 from osler.ingest.v1 import ingest_pb2
 from osler.registration.v1 import registration_pb2
 
@@ -16,9 +17,13 @@ from services.platform.errors import RefusedError
 from services.platform.events import Event, event_id, pack
 from services.platform.room import Effect, Handler, Transaction
 from services.registration import store
+from services.registration.align import Method
 from services.registration.compute import Compute
+from services.registration.deformation import Deformation
+from services.registration.geometry import Matrix
 from services.registration.plan import Pair, plan
 from services.registration.registrar import ROOM, read_manifest, register_pair, registration_id
+from services.registration.resampling import mapping, resampled
 from services.registration.rigid import Progress, silent
 
 
@@ -40,11 +45,22 @@ class Registrar:
         manifests: Mapping[str, ingest_pb2.StudyManifest],
         made_at: datetime,
         progress: Progress = silent,
+        method: Method = Method.RIGID,
     ) -> registration_pb2.Registration:
         """The registration of one pair: as kept, or run now."""
         with self._database.session() as session:
-            held = store.get(session, registration_id(pair, manifests))
-        return held or register_pair(pair, manifests, self._blobs, self._compute, made_at, progress)
+            held = store.get(session, registration_id(pair, manifests, method))
+        return held or register_pair(pair, manifests, self._blobs, self._compute, made_at, progress, method)
+
+    def resample(
+        self, registration: registration_pb2.Registration, manifests: Mapping[str, ingest_pb2.StudyManifest]
+    ) -> list[imaging_pb2.DerivedObject]:
+        """The moving series on the fixed grid, stored; the same registration gives the same objects."""
+        return resampled(registration, manifests, self._blobs)
+
+    def mapping(self, registration: registration_pb2.Registration) -> Matrix | Deformation:
+        """What a registration maps points by. Raises RefusedError `registration.no_transform`."""
+        return mapping(registration, self._blobs)
 
     def new_pairs(
         self, manifest: ingest_pb2.StudyManifest, patient_key: str

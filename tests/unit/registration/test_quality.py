@@ -9,7 +9,7 @@ import pytest
 from phantoms import PARTS, phantom
 
 from services.platform.errors import RefusedError
-from services.registration.align import align
+from services.registration.align import accepted, align
 from services.registration.geometry import inverse, rigid
 from services.registration.plan import Purpose
 from services.registration.prepare import prepare
@@ -118,9 +118,12 @@ def test_parts_of_the_body_without_overlap_are_not_good() -> None:
     assert unusable(upper, lower)
 
 
-def test_a_mirrored_scan_is_not_good() -> None:
+def test_a_mirrored_scan_is_refused_as_mirrored() -> None:
     mirrored = phantom("CT", to_body=np.diag([-1.0, 1.0, 1.0, 1.0]), seed=2, frame="1.2.7")
-    assert unusable(phantom("CT"), mirrored)
+    found = align(phantom("CT"), mirrored, purpose=Purpose.FOLLOW_UP)
+    with pytest.raises(RefusedError) as refused:
+        accepted(found)
+    assert refused.value.reason == "registration.mirrored", found.judgement
 
 
 def test_structure_without_meaning_is_not_good() -> None:

@@ -9,8 +9,8 @@ import pytest
 from phantoms import phantom
 
 from services.platform.errors import RefusedError
-from services.registration.align import align
-from services.registration.descent import _Metric
+from services.registration.align import Method, align
+from services.registration.descent import AffineMotion, RigidMotion, _Metric
 from services.registration.geometry import IDENTITY, apply, distances, inverse, mean, rigid, rotation_deg
 from services.registration.plan import Purpose
 from services.registration.prepare import level, prepare
@@ -80,12 +80,13 @@ def test_padding_beside_the_scan_changes_nothing(ct_to_mr) -> None:
     assert distances(result.matrix, plain.matrix, PROBE).max() < 0.5
 
 
-def test_the_gradient_is_the_slope_of_the_metric() -> None:
+@pytest.mark.parametrize("motion", [RigidMotion, AffineMotion])
+def test_the_gradient_is_the_slope_of_the_metric(motion) -> None:
     fixed, moving = prepare(phantom("CT")), prepare(phantom("MR", to_body=inverse(TRUTH), seed=2))
     points = sample(level(fixed, 4.0), 4000, 3)
-    metric = _Metric(points, target(level(moving, 4.0)), rigid((0, 20, 0), (3, 4, 5), (0, 0, 0)), fixed.centre)
-    at = np.array([3.0, -2.0, 1.0, 2.0, -1.0, 4.0])
-    steps = np.eye(6) * 1e-5
+    metric = _Metric(points, target(level(moving, 4.0)), rigid((0, 20, 0), (3, 4, 5), (0, 0, 0)), fixed.centre, motion)
+    at = np.resize([3.0, -2.0, 1.0, 2.0, -1.0, 4.0], motion.parameters)
+    steps = np.eye(motion.parameters) * 1e-5
     slope = [(metric.cost(at + step)[0] - metric.cost(at - step)[0]) / 2e-5 for step in steps]
     assert metric.cost(at)[1] == pytest.approx(slope, rel=1e-3, abs=2e-6)
 
@@ -116,6 +117,36 @@ def test_input_that_cannot_be_registered_is_refused_with_its_reason(change, reas
         align(bad, phantom("MR"), purpose=Purpose.HYBRID)
     assert refused.value.reason == reason
     assert refused.value.remedy
+
+
+def test_voxels_of_one_by_one_by_eight_millimetres_are_refused() -> None:
+    coarse = phantom("CT", spacing=(2.0, 2.0, 8.0))
+    with pytest.raises(RefusedError) as refused:
+        align(coarse, phantom("MR"), purpose=Purpose.HYBRID)
+    assert refused.value.reason == "registration.anisotropic"
+    assert "2 x 2 x 8 mm" in refused.value.message
+
+
+def test_a_series_without_a_frame_of_reference_is_refused_before_any_work() -> None:
+    with pytest.raises(RefusedError) as refused:
+        align(phantom("CT"), phantom("MR", frame=""), purpose=Purpose.HYBRID)
+    assert refused.value.reason == "registration.missing_frame_of_reference"
+    assert refused.value.missing == ("(0020,0052) FrameOfReferenceUID",)
+
+
+def test_an_inverted_image_keeps_its_body() -> None:
+    plain = phantom("MR")
+    inverted = prepare(dataclasses.replace(plain, array=1000 - plain.array))
+    share = len(inverted.body_points) / len(prepare(plain).body_points)
+    assert share == pytest.approx(1, abs=0.1)
+
+
+def test_stretch_and_shear_are_found_when_asked_for() -> None:
+    strain = np.array([[1.05, 0.02, 0, 3], [0, 0.97, 0.03, -4], [0.01, 0, 1.03, 2], [0, 0, 0, 1.0]])
+    stretched = phantom("CT", to_body=inverse(strain), seed=2, frame="1.2.4")
+    result = align(phantom("CT"), stretched, purpose=Purpose.HYBRID, method=Method.AFFINE)
+    assert distances(result.matrix, strain, PROBE).mean() < 0.6
+    assert result.method is Method.AFFINE
 
 
 def test_a_tilted_grid_is_refused() -> None:

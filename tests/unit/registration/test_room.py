@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_series import slices
 from osler.common.v1 import common_pb2
 from osler.events.v1 import events_pb2
 from osler.ingest.v1 import ingest_pb2
 from osler.registration.v1 import registration_pb2
 from phantoms import phantom
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from services.clinical.dicom.reg import read_reg
+from services.clinical.dicom.series import load_series
 from services.platform.blobs import BlobStore
 from services.platform.config import Settings
 from services.platform.database import Database, migrate
@@ -27,44 +27,13 @@ from services.platform.events import Event, pack, unpack
 from services.platform.rpc import NotFoundError
 from services.registration import store
 from services.registration.compute import LocalCompute, open_compute
+from services.registration.deform import SETTINGS
 from services.registration.geometry import distances, inverse, rigid
 from services.registration.service import RegistrationService
 from services.registration.worker import ROOM, Registrar, handlers
 
 TRUTH = rigid((2, -3, 4), (5, -3, 4), (0, 0, 0))
 PROBE = np.array([[x, y, z] for x in (-50, 50) for y in (-35, 35) for z in (-50, 50)], dtype=float)
-CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4", "PT": "1.2.840.10008.5.1.4.1.1.128"}
-
-
-def slices(volume, series: str, study: str):
-    """The volume as single-frame DICOM instances."""
-    low = float(volume.array.min())
-    scale = (float(volume.array.max()) - low) / 60000
-    for k, plane in enumerate(volume.array):
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.SOPClassUID, dataset.SOPInstanceUID = CLASSES[volume.modality], f"{series}.{k + 1}"
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
-        dataset.FrameOfReferenceUID, dataset.Modality = volume.frame_of_reference_uid, volume.modality
-        dataset.PatientID = "synthetic"
-        dataset.Rows, dataset.Columns = plane.shape
-        dataset.PixelSpacing = [volume.affine_lps[1, 1], volume.affine_lps[0, 0]]
-        dataset.SliceThickness = volume.affine_lps[2, 2]
-        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        dataset.ImagePositionPatient = [
-            *volume.affine_lps[:2, 3],
-            volume.affine_lps[2, 3] + k * volume.affine_lps[2, 2],
-        ]
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
-        dataset.RescaleSlope, dataset.RescaleIntercept = f"{scale:.10g}", f"{low:.10g}"
-        dataset.PixelData = np.rint((plane - low) / scale).astype(np.uint16).tobytes()
-        buffer = BytesIO()
-        dataset.save_as(buffer, enforce_file_format=True)
-        yield dataset.SOPInstanceUID, CLASSES[volume.modality], buffer.getvalue()
 
 
 class World:
@@ -216,6 +185,32 @@ def test_points_map_from_fixed_to_moving(world: World, announced) -> None:
         world.service.MapPoints(registration_pb2.MapPointsRequest(registration_id="unknown"), None)
 
 
+def test_the_moving_series_is_written_on_the_fixed_grid(world: World, first_visit, announced) -> None:
+    good = next(r for r in announced if r.HasField("transform"))
+    request = registration_pb2.ResampleRequest(
+        registration_id=good.registration_id, fixed_manifest=first_visit, moving_manifest=first_visit
+    )
+    made = world.service.Resample(request, None).instances
+    loaded = load_series([pydicom.dcmread(BytesIO(world.blobs.get(item.content))) for item in made])
+    fixed = phantom("CT")
+    assert loaded.affine_lps == pytest.approx(fixed.affine_lps)
+    assert loaded.modality == "MR"
+    inside = np.abs(loaded.array - 380) < 60  # muscle in MR lies where muscle lies in CT
+    assert (inside & (np.abs(fixed.array - 55) < 60)).sum() > 0.7 * (np.abs(fixed.array - 55) < 60).sum()
+    assert world.service.Resample(request, None).instances == made
+
+
+def test_a_link_adds_up_uncertainty_over_its_steps(world: World, first_visit, announced) -> None:
+    good = next(r for r in announced if r.HasField("transform"))
+    ends = {"fixed_series_instance_uid": "1.2.11", "moving_series_instance_uid": "1.2.10"}
+    found = world.service.Link(registration_pb2.LinkRequest(patient_key="p" * 64, **ends), None)
+    assert np.reshape(found.matrix, (4, 4)) == pytest.approx(inverse(np.reshape(good.transform.matrix, (4, 4))))
+    assert found.predicted_tre_mm == pytest.approx(good.quality.predicted_tre_mm)
+    ends["moving_series_instance_uid"] = "1.2.12"  # refused: leads nowhere
+    with pytest.raises(NotFoundError):
+        world.service.Link(registration_pb2.LinkRequest(patient_key="p" * 64, **ends), None)
+
+
 def test_registrations_of_a_patient_are_listed_and_follow_a_merge(world: World, announced) -> None:
     ids = {registration.registration_id for registration in announced}
     listed = world.service.GetRegistrations(registration_pb2.GetRegistrationsRequest(patient_key="p" * 64), None)
@@ -247,6 +242,26 @@ async def test_register_streams_progress_and_ends_with_the_result(world: World) 
     assert answers[-1].result.quality.verdict == registration_pb2.VERDICT_GOOD
     plan = world.service.Plan(registration_pb2.PlanRequest(manifests=[manifest]), None)
     assert [pair.moving.series_instance_uid for pair in plan.pairs] == ["1.2.31"]
+
+
+async def test_a_deformation_is_stored_and_maps_points(world: World) -> None:
+    levels, SETTINGS["levels"] = SETTINGS["levels"], SETTINGS["levels"][:2]
+    volumes = {"1.2.60": phantom("CT", seed=5), "1.2.61": phantom("CT", to_body=inverse(TRUTH), seed=6)}
+    manifest = world.store_study("1.2.3", volumes, key="v" * 64)
+    request = request_for(manifest, "1.2.60", "1.2.61")
+    request.method = registration_pb2.METHOD_DIFFEO
+    answers = [answer async for answer in world.service.Register(request, None)]
+    SETTINGS["levels"] = levels
+    result = answers[-1].result
+    assert not result.HasField("refusal"), result.refusal
+    assert result.method == registration_pb2.METHOD_DIFFEO
+    assert result.quality.deformation.folding_fraction == 0
+    assert result.deformable_registration.sop_class_uid == "1.2.840.10008.5.1.4.1.1.66.3"
+    point = registration_pb2.Point(x_mm=-28, y_mm=10, z_mm=-22)
+    request = registration_pb2.MapPointsRequest(registration_id=result.registration_id, points=[point])
+    (mapped,) = world.service.MapPoints(request, None).points
+    expected = TRUTH @ np.array([-28, 10, -22, 1])
+    assert [mapped.x_mm, mapped.y_mm, mapped.z_mm] == pytest.approx(expected[:3], abs=2.5)
 
 
 async def test_a_cancelled_register_stops_and_keeps_nothing(world: World) -> None:

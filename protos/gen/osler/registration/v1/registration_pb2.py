@@ -28,7 +28,7 @@ from osler.common.v1 import common_pb2 as osler_dot_common_dot_v1_dot_common__pb
 from osler.imaging.v1 import imaging_pb2 as osler_dot_imaging_dot_v1_dot_imaging__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(osler/registration/v1/registration.proto\x12\x15osler.registration.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cosler/common/v1/common.proto\x1a\x1eosler/imaging/v1/imaging.proto\"\x88\x01\n\tSeriesRef\x12#\n\x12study_instance_uid\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12$\n\x13series_instance_uid\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x10\n\x08modality\x18\x03 \x01(\t\x12\x1e\n\x16\x66rame_of_reference_uid\x18\x04 \x01(\t\"\xbe\x01\n\x04Pair\x12\x37\n\x05\x66ixed\x18\x01 \x01(\x0b\x32 .osler.registration.v1.SeriesRefB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x06moving\x18\x02 \x01(\x0b\x32 .osler.registration.v1.SeriesRefB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x07purpose\x18\x03 \x01(\x0e\x32\".osler.registration.v1.PairPurpose\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xa5\x02\n\x07Quality\x12;\n\x07verdict\x18\x01 \x01(\x0e\x32\x1e.osler.registration.v1.VerdictB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x19\n\x11similarity_before\x18\x02 \x01(\x01\x12\x18\n\x10similarity_after\x18\x03 \x01(\x01\x12!\n\x19seed_disagreement_mean_mm\x18\x04 \x01(\x01\x12 \n\x18seed_disagreement_max_mm\x18\x05 \x01(\x01\x12\x1e\n\x16inverse_consistency_mm\x18\x06 \x01(\x01\x12\x18\n\x10overlap_fraction\x18\x07 \x01(\x01\x12\x18\n\x10predicted_tre_mm\x18\x08 \x01(\x01\x12\x0f\n\x07reasons\x18\t \x03(\t\"Z\n\x0eRigidTransform\x12\x1a\n\x06matrix\x18\x01 \x03(\x01\x42\n\xbaH\x07\x92\x01\x04\x08\x10\x10\x10\x12\x14\n\x0crotation_deg\x18\x02 \x01(\x01\x12\x16\n\x0etranslation_mm\x18\x03 \x01(\x01\"\x84\x04\n\x0cRegistration\x12 \n\x0fregistration_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bpatient_key\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x31\n\x04pair\x18\x03 \x01(\x0b\x32\x1b.osler.registration.v1.PairB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\ttransform\x18\x04 \x01(\x0b\x32%.osler.registration.v1.RigidTransform\x12/\n\x07quality\x18\x05 \x01(\x0b\x32\x1e.osler.registration.v1.Quality\x12)\n\x07refusal\x18\x06 \x01(\x0b\x32\x18.osler.common.v1.Refusal\x12=\n\x14spatial_registration\x18\x07 \x01(\x0b\x32\x1f.osler.imaging.v1.DerivedObject\x12\x37\n\nprovenance\x18\x08 \x01(\x0b\x32\x1b.osler.common.v1.ProvenanceB\x06\xbaH\x03\xc8\x01\x01\x12\x12\n\nduration_s\x18\t \x01(\x01\x12.\n\nfixed_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bmoving_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x0bPlanRequest\x12\x35\n\tmanifests\x18\x01 \x03(\x0b\x32\x18.osler.common.v1.BlobRefB\x08\xbaH\x05\x92\x01\x02\x08\x01\":\n\x0cPlanResponse\x12*\n\x05pairs\x18\x01 \x03(\x0b\x32\x1b.osler.registration.v1.Pair\"\xb9\x01\n\x0fRegisterRequest\x12\x38\n\x0e\x66ixed_manifest\x18\x01 \x01(\x0b\x32\x18.osler.common.v1.BlobRefB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x0fmoving_manifest\x18\x02 \x01(\x0b\x32\x18.osler.common.v1.BlobRefB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x04pair\x18\x03 \x01(\x0b\x32\x1b.osler.registration.v1.PairB\x06\xbaH\x03\xc8\x01\x01\"\x88\x01\n\x10RegisterResponse\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32\x1f.osler.registration.v1.ProgressH\x00\x12\x35\n\x06result\x18\x02 \x01(\x0b\x32#.osler.registration.v1.RegistrationH\x00\x42\x08\n\x06update\"D\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12)\n\x08\x66raction\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"7\n\x17GetRegistrationsRequest\x12\x1c\n\x0bpatient_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"V\n\x18GetRegistrationsResponse\x12:\n\rregistrations\x18\x01 \x03(\x0b\x32#.osler.registration.v1.Registration\"1\n\x05Point\x12\x0c\n\x04x_mm\x18\x01 \x01(\x01\x12\x0c\n\x04y_mm\x18\x02 \x01(\x01\x12\x0c\n\x04z_mm\x18\x03 \x01(\x01\"p\n\x10MapPointsRequest\x12 \n\x0fregistration_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12:\n\x06points\x18\x02 \x03(\x0b\x32\x1c.osler.registration.v1.PointB\x0c\xbaH\t\x92\x01\x06\x08\x01\x10\xa0\x8d\x06\"A\n\x11MapPointsResponse\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.osler.registration.v1.Point*\\\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_GOOD\x10\x01\x12\x12\n\x0eVERDICT_REVIEW\x10\x02\x12\x12\n\x0eVERDICT_FAILED\x10\x03*`\n\x0bPairPurpose\x12\x1c\n\x18PAIR_PURPOSE_UNSPECIFIED\x10\x00\x12\x17\n\x13PAIR_PURPOSE_HYBRID\x10\x01\x12\x1a\n\x16PAIR_PURPOSE_FOLLOW_UP\x10\x02\x32\x9a\x03\n\x13RegistrationService\x12O\n\x04Plan\x12\".osler.registration.v1.PlanRequest\x1a#.osler.registration.v1.PlanResponse\x12]\n\x08Register\x12&.osler.registration.v1.RegisterRequest\x1a\'.osler.registration.v1.RegisterResponse0\x01\x12s\n\x10GetRegistrations\x12..osler.registration.v1.GetRegistrationsRequest\x1a/.osler.registration.v1.GetRegistrationsResponse\x12^\n\tMapPoints\x12\'.osler.registration.v1.MapPointsRequest\x1a(.osler.registration.v1.MapPointsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(osler/registration/v1/registration.proto\x12\x15osler.registration.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cosler/common/v1/common.proto\x1a\x1eosler/imaging/v1/imaging.proto\"\x88\x01\n\tSeriesRef\x12#\n\x12study_instance_uid\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12$\n\x13series_instance_uid\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x10\n\x08modality\x18\x03 \x01(\t\x12\x1e\n\x16\x66rame_of_reference_uid\x18\x04 \x01(\t\"\xbe\x01\n\x04Pair\x12\x37\n\x05\x66ixed\x18\x01 \x01(\x0b\x32 .osler.registration.v1.SeriesRefB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x06moving\x18\x02 \x01(\x0b\x32 .osler.registration.v1.SeriesRefB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x07purpose\x18\x03 \x01(\x0e\x32\".osler.registration.v1.PairPurpose\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x8d\x03\n\x07Quality\x12;\n\x07verdict\x18\x01 \x01(\x0e\x32\x1e.osler.registration.v1.VerdictB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x19\n\x11similarity_before\x18\x02 \x01(\x01\x12\x18\n\x10similarity_after\x18\x03 \x01(\x01\x12!\n\x19seed_disagreement_mean_mm\x18\x04 \x01(\x01\x12 \n\x18seed_disagreement_max_mm\x18\x05 \x01(\x01\x12\x1e\n\x16inverse_consistency_mm\x18\x06 \x01(\x01\x12\x18\n\x10overlap_fraction\x18\x07 \x01(\x01\x12\x18\n\x10predicted_tre_mm\x18\x08 \x01(\x01\x12\x0f\n\x07reasons\x18\t \x03(\t\x12\x10\n\x08refit_mm\x18\n \x01(\x01\x12\x14\n\x0cmirror_ratio\x18\x0b \x01(\x01\x12>\n\x0b\x64\x65\x66ormation\x18\x0c \x01(\x0b\x32).osler.registration.v1.DeformationQuality\"\xb4\x01\n\x12\x44\x65\x66ormationQuality\x12\x0c\n\x04gain\x18\x01 \x01(\x01\x12\x14\n\x0cjacobian_min\x18\x02 \x01(\x01\x12\x14\n\x0cjacobian_max\x18\x03 \x01(\x01\x12\x18\n\x10\x66olding_fraction\x18\x04 \x01(\x01\x12\x1e\n\x16inverse_consistency_mm\x18\x05 \x01(\x01\x12\x17\n\x0f\x64isplacement_mm\x18\x06 \x01(\x01\x12\x11\n\trepeat_mm\x18\x07 \x01(\x01\"-\n\x0f\x41\x66\x66ineTransform\x12\x1a\n\x06matrix\x18\x01 \x03(\x01\x42\n\xbaH\x07\x92\x01\x04\x08\x10\x10\x10\"Z\n\x0eRigidTransform\x12\x1a\n\x06matrix\x18\x01 \x03(\x01\x42\n\xbaH\x07\x92\x01\x04\x08\x10\x10\x10\x12\x14\n\x0crotation_deg\x18\x02 \x01(\x01\x12\x16\n\x0etranslation_mm\x18\x03 \x01(\x01\"\xad\x05\n\x0cRegistration\x12 \n\x0fregistration_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bpatient_key\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x31\n\x04pair\x18\x03 \x01(\x0b\x32\x1b.osler.registration.v1.PairB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\ttransform\x18\x04 \x01(\x0b\x32%.osler.registration.v1.RigidTransform\x12/\n\x07quality\x18\x05 \x01(\x0b\x32\x1e.osler.registration.v1.Quality\x12)\n\x07refusal\x18\x06 \x01(\x0b\x32\x18.osler.common.v1.Refusal\x12=\n\x14spatial_registration\x18\x07 \x01(\x0b\x32\x1f.osler.imaging.v1.DerivedObject\x12\x37\n\nprovenance\x18\x08 \x01(\x0b\x32\x1b.osler.common.v1.ProvenanceB\x06\xbaH\x03\xc8\x01\x01\x12\x12\n\nduration_s\x18\t \x01(\x01\x12.\n\nfixed_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bmoving_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06method\x18\x0c \x01(\x0e\x32\x1d.osler.registration.v1.Method\x12\x36\n\x06\x61\x66\x66ine\x18\r \x01(\x0b\x32&.osler.registration.v1.AffineTransform\x12@\n\x17\x64\x65\x66ormable_registration\x18\x0e \x01(\x0b\x32\x1f.osler.imaging.v1.DerivedObject\"D\n\x0bPlanRequest\x12\x35\n\tmanifests\x18\x01 \x03(\x0b\x32\x18.osler.common.v1.BlobRefB\x08\xbaH\x05\x92\x01\x02\x08\x01\":\n\x0cPlanResponse\x12*\n\x05pairs\x18\x01 \x03(\x0b\x32\x1b.osler.registration.v1.Pair\"\xf2\x01\n\x0fRegisterRequest\x12\x38\n\x0e\x66ixed_manifest\x18\x01 \x01(\x0b\x32\x18.osler.common.v1.BlobRefB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x0fmoving_manifest\x18\x02 \x01(\x0b\x32\x18.osler.common.v1.BlobRefB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x04pair\x18\x03 \x01(\x0b\x32\x1b.osler.registration.v1.PairB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x06method\x18\x04 \x01(\x0e\x32\x1d.osler.registration.v1.MethodB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\x88\x01\n\x10RegisterResponse\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32\x1f.osler.registration.v1.ProgressH\x00\x12\x35\n\x06result\x18\x02 \x01(\x0b\x32#.osler.registration.v1.RegistrationH\x00\x42\x08\n\x06update\"D\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12)\n\x08\x66raction\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"7\n\x17GetRegistrationsRequest\x12\x1c\n\x0bpatient_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"V\n\x18GetRegistrationsResponse\x12:\n\rregistrations\x18\x01 \x03(\x0b\x32#.osler.registration.v1.Registration\"1\n\x05Point\x12\x0c\n\x04x_mm\x18\x01 \x01(\x01\x12\x0c\n\x04y_mm\x18\x02 \x01(\x01\x12\x0c\n\x04z_mm\x18\x03 \x01(\x01\"p\n\x10MapPointsRequest\x12 \n\x0fregistration_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12:\n\x06points\x18\x02 \x03(\x0b\x32\x1c.osler.registration.v1.PointB\x0c\xbaH\t\x92\x01\x06\x08\x01\x10\xa0\x8d\x06\"A\n\x11MapPointsResponse\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.osler.registration.v1.Point\"\xa8\x01\n\x0fResampleRequest\x12 \n\x0fregistration_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x38\n\x0e\x66ixed_manifest\x18\x02 \x01(\x0b\x32\x18.osler.common.v1.BlobRefB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x0fmoving_manifest\x18\x03 \x01(\x0b\x32\x18.osler.common.v1.BlobRefB\x06\xbaH\x03\xc8\x01\x01\"F\n\x10ResampleResponse\x12\x32\n\tinstances\x18\x01 \x03(\x0b\x32\x1f.osler.imaging.v1.DerivedObject\"\x84\x01\n\x0bLinkRequest\x12\x1c\n\x0bpatient_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12*\n\x19\x66ixed_series_instance_uid\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12+\n\x1amoving_series_instance_uid\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\x83\x01\n\x0cLinkResponse\x12\x0e\n\x06matrix\x18\x01 \x03(\x01\x12\x18\n\x10registration_ids\x18\x02 \x03(\t\x12\x18\n\x10predicted_tre_mm\x18\x03 \x01(\x01\x12/\n\x07verdict\x18\x04 \x01(\x0e\x32\x1e.osler.registration.v1.Verdict*l\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x10\n\x0cMETHOD_RIGID\x10\x01\x12\x11\n\rMETHOD_AFFINE\x10\x02\x12\x12\n\x0eMETHOD_BSPLINE\x10\x03\x12\x11\n\rMETHOD_DIFFEO\x10\x04*\\\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_GOOD\x10\x01\x12\x12\n\x0eVERDICT_REVIEW\x10\x02\x12\x12\n\x0eVERDICT_FAILED\x10\x03*`\n\x0bPairPurpose\x12\x1c\n\x18PAIR_PURPOSE_UNSPECIFIED\x10\x00\x12\x17\n\x13PAIR_PURPOSE_HYBRID\x10\x01\x12\x1a\n\x16PAIR_PURPOSE_FOLLOW_UP\x10\x02\x32\xc8\x04\n\x13RegistrationService\x12O\n\x04Plan\x12\".osler.registration.v1.PlanRequest\x1a#.osler.registration.v1.PlanResponse\x12]\n\x08Register\x12&.osler.registration.v1.RegisterRequest\x1a\'.osler.registration.v1.RegisterResponse0\x01\x12s\n\x10GetRegistrations\x12..osler.registration.v1.GetRegistrationsRequest\x1a/.osler.registration.v1.GetRegistrationsResponse\x12^\n\tMapPoints\x12\'.osler.registration.v1.MapPointsRequest\x1a(.osler.registration.v1.MapPointsResponse\x12[\n\x08Resample\x12&.osler.registration.v1.ResampleRequest\x1a\'.osler.registration.v1.ResampleResponse\x12O\n\x04Link\x12\".osler.registration.v1.LinkRequest\x1a#.osler.registration.v1.LinkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAIR'].fields_by_name['moving']._serialized_options = b'\272H\003\310\001\001'
   _globals['_QUALITY'].fields_by_name['verdict']._loaded_options = None
   _globals['_QUALITY'].fields_by_name['verdict']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_AFFINETRANSFORM'].fields_by_name['matrix']._loaded_options = None
+  _globals['_AFFINETRANSFORM'].fields_by_name['matrix']._serialized_options = b'\272H\007\222\001\004\010\020\020\020'
   _globals['_RIGIDTRANSFORM'].fields_by_name['matrix']._loaded_options = None
   _globals['_RIGIDTRANSFORM'].fields_by_name['matrix']._serialized_options = b'\272H\007\222\001\004\010\020\020\020'
   _globals['_REGISTRATION'].fields_by_name['registration_id']._loaded_options = None
@@ -63,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERREQUEST'].fields_by_name['moving_manifest']._serialized_options = b'\272H\003\310\001\001'
   _globals['_REGISTERREQUEST'].fields_by_name['pair']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['pair']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_REGISTERREQUEST'].fields_by_name['method']._loaded_options = None
+  _globals['_REGISTERREQUEST'].fields_by_name['method']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_PROGRESS'].fields_by_name['fraction']._loaded_options = None
   _globals['_PROGRESS'].fields_by_name['fraction']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
   _globals['_GETREGISTRATIONSREQUEST'].fields_by_name['patient_key']._loaded_options = None
@@ -71,40 +75,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAPPOINTSREQUEST'].fields_by_name['registration_id']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_MAPPOINTSREQUEST'].fields_by_name['points']._loaded_options = None
   _globals['_MAPPOINTSREQUEST'].fields_by_name['points']._serialized_options = b'\272H\t\222\001\006\010\001\020\240\215\006'
-  _globals['_VERDICT']._serialized_start=2334
-  _globals['_VERDICT']._serialized_end=2426
-  _globals['_PAIRPURPOSE']._serialized_start=2428
-  _globals['_PAIRPURPOSE']._serialized_end=2524
+  _globals['_RESAMPLEREQUEST'].fields_by_name['registration_id']._loaded_options = None
+  _globals['_RESAMPLEREQUEST'].fields_by_name['registration_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_RESAMPLEREQUEST'].fields_by_name['fixed_manifest']._loaded_options = None
+  _globals['_RESAMPLEREQUEST'].fields_by_name['fixed_manifest']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_RESAMPLEREQUEST'].fields_by_name['moving_manifest']._loaded_options = None
+  _globals['_RESAMPLEREQUEST'].fields_by_name['moving_manifest']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LINKREQUEST'].fields_by_name['patient_key']._loaded_options = None
+  _globals['_LINKREQUEST'].fields_by_name['patient_key']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_LINKREQUEST'].fields_by_name['fixed_series_instance_uid']._loaded_options = None
+  _globals['_LINKREQUEST'].fields_by_name['fixed_series_instance_uid']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_LINKREQUEST'].fields_by_name['moving_series_instance_uid']._loaded_options = None
+  _globals['_LINKREQUEST'].fields_by_name['moving_series_instance_uid']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_METHOD']._serialized_start=3406
+  _globals['_METHOD']._serialized_end=3514
+  _globals['_VERDICT']._serialized_start=3516
+  _globals['_VERDICT']._serialized_end=3608
+  _globals['_PAIRPURPOSE']._serialized_start=3610
+  _globals['_PAIRPURPOSE']._serialized_end=3706
   _globals['_SERIESREF']._serialized_start=192
   _globals['_SERIESREF']._serialized_end=328
   _globals['_PAIR']._serialized_start=331
   _globals['_PAIR']._serialized_end=521
   _globals['_QUALITY']._serialized_start=524
-  _globals['_QUALITY']._serialized_end=817
-  _globals['_RIGIDTRANSFORM']._serialized_start=819
-  _globals['_RIGIDTRANSFORM']._serialized_end=909
-  _globals['_REGISTRATION']._serialized_start=912
-  _globals['_REGISTRATION']._serialized_end=1428
-  _globals['_PLANREQUEST']._serialized_start=1430
-  _globals['_PLANREQUEST']._serialized_end=1498
-  _globals['_PLANRESPONSE']._serialized_start=1500
-  _globals['_PLANRESPONSE']._serialized_end=1558
-  _globals['_REGISTERREQUEST']._serialized_start=1561
-  _globals['_REGISTERREQUEST']._serialized_end=1746
-  _globals['_REGISTERRESPONSE']._serialized_start=1749
-  _globals['_REGISTERRESPONSE']._serialized_end=1885
-  _globals['_PROGRESS']._serialized_start=1887
-  _globals['_PROGRESS']._serialized_end=1955
-  _globals['_GETREGISTRATIONSREQUEST']._serialized_start=1957
-  _globals['_GETREGISTRATIONSREQUEST']._serialized_end=2012
-  _globals['_GETREGISTRATIONSRESPONSE']._serialized_start=2014
-  _globals['_GETREGISTRATIONSRESPONSE']._serialized_end=2100
-  _globals['_POINT']._serialized_start=2102
-  _globals['_POINT']._serialized_end=2151
-  _globals['_MAPPOINTSREQUEST']._serialized_start=2153
-  _globals['_MAPPOINTSREQUEST']._serialized_end=2265
-  _globals['_MAPPOINTSRESPONSE']._serialized_start=2267
-  _globals['_MAPPOINTSRESPONSE']._serialized_end=2332
-  _globals['_REGISTRATIONSERVICE']._serialized_start=2527
-  _globals['_REGISTRATIONSERVICE']._serialized_end=2937
+  _globals['_QUALITY']._serialized_end=921
+  _globals['_DEFORMATIONQUALITY']._serialized_start=924
+  _globals['_DEFORMATIONQUALITY']._serialized_end=1104
+  _globals['_AFFINETRANSFORM']._serialized_start=1106
+  _globals['_AFFINETRANSFORM']._serialized_end=1151
+  _globals['_RIGIDTRANSFORM']._serialized_start=1153
+  _globals['_RIGIDTRANSFORM']._serialized_end=1243
+  _globals['_REGISTRATION']._serialized_start=1246
+  _globals['_REGISTRATION']._serialized_end=1931
+  _globals['_PLANREQUEST']._serialized_start=1933
+  _globals['_PLANREQUEST']._serialized_end=2001
+  _globals['_PLANRESPONSE']._serialized_start=2003
+  _globals['_PLANRESPONSE']._serialized_end=2061
+  _globals['_REGISTERREQUEST']._serialized_start=2064
+  _globals['_REGISTERREQUEST']._serialized_end=2306
+  _globals['_REGISTERRESPONSE']._serialized_start=2309
+  _globals['_REGISTERRESPONSE']._serialized_end=2445
+  _globals['_PROGRESS']._serialized_start=2447
+  _globals['_PROGRESS']._serialized_end=2515
+  _globals['_GETREGISTRATIONSREQUEST']._serialized_start=2517
+  _globals['_GETREGISTRATIONSREQUEST']._serialized_end=2572
+  _globals['_GETREGISTRATIONSRESPONSE']._serialized_start=2574
+  _globals['_GETREGISTRATIONSRESPONSE']._serialized_end=2660
+  _globals['_POINT']._serialized_start=2662
+  _globals['_POINT']._serialized_end=2711
+  _globals['_MAPPOINTSREQUEST']._serialized_start=2713
+  _globals['_MAPPOINTSREQUEST']._serialized_end=2825
+  _globals['_MAPPOINTSRESPONSE']._serialized_start=2827
+  _globals['_MAPPOINTSRESPONSE']._serialized_end=2892
+  _globals['_RESAMPLEREQUEST']._serialized_start=2895
+  _globals['_RESAMPLEREQUEST']._serialized_end=3063
+  _globals['_RESAMPLERESPONSE']._serialized_start=3065
+  _globals['_RESAMPLERESPONSE']._serialized_end=3135
+  _globals['_LINKREQUEST']._serialized_start=3138
+  _globals['_LINKREQUEST']._serialized_end=3270
+  _globals['_LINKRESPONSE']._serialized_start=3273
+  _globals['_LINKRESPONSE']._serialized_end=3404
+  _globals['_REGISTRATIONSERVICE']._serialized_start=3709
+  _globals['_REGISTRATIONSERVICE']._serialized_end=4293
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,16 @@ class RegistrationServiceStub:
                 request_serializer=osler_dot_registration_dot_v1_dot_registration__pb2.MapPointsRequest.SerializeToString,
                 response_deserializer=osler_dot_registration_dot_v1_dot_registration__pb2.MapPointsResponse.FromString,
                 _registered_method=True)
+        self.Resample = channel.unary_unary(
+                '/osler.registration.v1.RegistrationService/Resample',
+                request_serializer=osler_dot_registration_dot_v1_dot_registration__pb2.ResampleRequest.SerializeToString,
+                response_deserializer=osler_dot_registration_dot_v1_dot_registration__pb2.ResampleResponse.FromString,
+                _registered_method=True)
+        self.Link = channel.unary_unary(
+                '/osler.registration.v1.RegistrationService/Link',
+                request_serializer=osler_dot_registration_dot_v1_dot_registration__pb2.LinkRequest.SerializeToString,
+                response_deserializer=osler_dot_registration_dot_v1_dot_registration__pb2.LinkResponse.FromString,
+                _registered_method=True)
 
 
 class RegistrationServiceServicer:
@@ -89,6 +99,20 @@ class RegistrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Resample(self, request, context):
+        """Writes the moving series of a stored registration on the fixed grid, as a derived DICOM series.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Link(self, request, context):
+        """Leads from one series or frame of reference to another through stored registrations, with the uncertainty that adds up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistrationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +135,16 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
                     servicer.MapPoints,
                     request_deserializer=osler_dot_registration_dot_v1_dot_registration__pb2.MapPointsRequest.FromString,
                     response_serializer=osler_dot_registration_dot_v1_dot_registration__pb2.MapPointsResponse.SerializeToString,
+            ),
+            'Resample': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resample,
+                    request_deserializer=osler_dot_registration_dot_v1_dot_registration__pb2.ResampleRequest.FromString,
+                    response_serializer=osler_dot_registration_dot_v1_dot_registration__pb2.ResampleResponse.SerializeToString,
+            ),
+            'Link': grpc.unary_unary_rpc_method_handler(
+                    servicer.Link,
+                    request_deserializer=osler_dot_registration_dot_v1_dot_registration__pb2.LinkRequest.FromString,
+                    response_serializer=osler_dot_registration_dot_v1_dot_registration__pb2.LinkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +256,60 @@ class RegistrationService:
             '/osler.registration.v1.RegistrationService/MapPoints',
             osler_dot_registration_dot_v1_dot_registration__pb2.MapPointsRequest.SerializeToString,
             osler_dot_registration_dot_v1_dot_registration__pb2.MapPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/osler.registration.v1.RegistrationService/Resample',
+            osler_dot_registration_dot_v1_dot_registration__pb2.ResampleRequest.SerializeToString,
+            osler_dot_registration_dot_v1_dot_registration__pb2.ResampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Link(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/osler.registration.v1.RegistrationService/Link',
+            osler_dot_registration_dot_v1_dot_registration__pb2.LinkRequest.SerializeToString,
+            osler_dot_registration_dot_v1_dot_registration__pb2.LinkResponse.FromString,
             options,
             channel_credentials,
             insecure,
