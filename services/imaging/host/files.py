@@ -115,12 +115,13 @@ def nifti_volume(content: bytes, name: str) -> ImageVolume:
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     try:
         plain = gzip.decompress(content) if content[:2] == _GZIP else content
         image: Any = nibabel.Nifti1Image.from_bytes(plain)
         array = np.asarray(image.dataobj, dtype=np.float32)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error) as error:
         raise _unreadable("NIfTI", error) from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
