@@ -15,6 +15,8 @@ from torch.nn import functional
 NETWORK_CLASS = "ResNet"
 #: Edge of the square that the networks read, in pixels.
 SIZE = 28
+#: Images that pass a network together.
+AT_ONCE = 256
 
 
 def build_member(definition: Mapping[str, Any]) -> ResNet:
@@ -60,27 +62,26 @@ class Ensemble(torch.nn.Module):
 def member_logits(member: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     """One member's log-odds (n,) at equal prevalence: images in [0, 1] as they are and mirrored, averaged."""
     with torch.inference_mode():
-        batch = standardise(images)
-        return ((member(batch) + member(batch.flip(3))) / 2).flatten()
+        batches = (standardise(part) for part in images.split(AT_ONCE))
+        return torch.cat([((member(batch) + member(batch.flip(3))) / 2).flatten() for batch in batches])
 
 
 def members_of(network: torch.nn.Module) -> list[torch.nn.Module]:
     """The members inside a loaded `Ensemble`."""
-    return [module for _, module in sorted(network.get_submodule("members").named_children(), key=lambda m: int(m[0]))]
+    (members,) = (child for name, child in network.named_children() if name == "members")
+    return [module for _, module in sorted(members.named_children(), key=lambda pair: int(pair[0]))]
 
 
 def to_square(picture: NDArray[np.float32]) -> torch.Tensor:
     """A picture (rows, columns), dense tissue bright, as (1, 1, 28, 28) in [0, 1].
 
-    The middle square of the shorter edge, as MedMNIST made its images (Yang et al., 2023), averaged down; the darkest
-    and brightest half per cent are cut off, for markers and collimators carry no anatomy.
+    The middle square of the shorter edge, as MedMNIST made its images (Yang et al., 2023), averaged down. A picture of
+    28x28 pixels is only scaled.
     """
     rows, columns = picture.shape
     edge = min(rows, columns)
     top, left = (rows - edge) // 2, (columns - edge) // 2
-    square = picture[top : top + edge, left : left + edge]
-    low, high = np.percentile(square, (0.5, 99.5))
-    scaled = np.clip((square - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
-    return functional.interpolate(
-        torch.from_numpy(scaled)[None, None], (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False
-    )
+    square = np.ascontiguousarray(picture[top : top + edge, left : left + edge], dtype=np.float32)
+    low, high = float(square.min()), float(square.max())
+    scaled = torch.from_numpy((square - low) / max(high - low, 1e-6))[None, None]
+    return functional.interpolate(scaled, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)

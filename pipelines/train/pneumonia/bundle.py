@@ -35,7 +35,7 @@ def write_bundle(out: Path, model: Fitted, train: Part, val: Part, recipe: Recip
     settings = json.loads(SETTINGS.read_text(encoding="utf-8"))
     _write_weights(out / WEIGHTS_FILE, model)
     summary = summarise(model, train, val, recipe)
-    write_json(out / "configs" / "inference.json", settings["inference"])
+    write_json(out / "configs" / "inference.json", {**settings["inference"], "temperature": model.temperature})
     metadata = {
         **settings["metadata"],
         "name": NAME,

@@ -24,7 +24,7 @@ from pipelines.train.pneumonia.fit import Recipe
 from services.imaging.pneumonia_network import member_logits
 
 Floats = NDArray[np.float64]
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
