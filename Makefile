@@ -33,7 +33,7 @@ test-e2e: .venv/.test assets ## the demo patient, end to end: embedded, and on K
 test-load: .venv/.test ## benchmarks; print ratios against a named peer
 	@$(PY) -m pytest tests/load -s
 
-test-cluster: .venv/.test ## the chart
+test-cluster: .venv/.test ## the chart against the definitions of the operators that it asks
 	@$(PY) -m pytest tests/cluster
 
 lint: .venv/.test ## ruff

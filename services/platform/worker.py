@@ -42,6 +42,12 @@ _SECONDS = Histogram(
     ["group", "type"],
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900),
 )
+_AGE = Histogram(
+    "osler_event_age_seconds",
+    "From when Osler knew of an event until its handling was done",
+    ["group", "type"],
+    buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 86400),
+)
 _POLL_S = 0.5
 _DRAIN_POLL_S = 0.02
 # How long one partition is worked on before the others get their turn and the offsets are committed.
@@ -216,6 +222,8 @@ class Worker:
         seconds = time.monotonic() - began
         _HANDLED.labels(self.group, event.type, outcome).inc()
         _SECONDS.labels(self.group, event.type).observe(seconds)
+        if outcome == "done":
+            _AGE.labels(self.group, event.type).observe(max(0.0, (datetime.now(UTC) - event.known_time).total_seconds()))
         return Step(self.room.name, event, outcome, seconds, queue.refusal.reason if queue.refusal else "")
 
     def _attempt(self, event: Event, queue: _Queue) -> tuple[str, Refusal | None]:
