@@ -70,16 +70,17 @@ class Shift:
 def boundary_shift(first: Floats, second: Floats, brain: BoolArray, spacing_mm: Spacing) -> Shift:
     """Boundary shift integral of T1 images on one grid (Freeborough and Fox 1997).
 
-    The deviation joins a bootstrap over blocks of the boundary with shifts by the registration's own error.
+    The deviation joins a bootstrap over blocks of the boundary, shifts by the registration's own error, and the spread
+    over other windows of intensity, which is wide where contrast differs between the visits.
     """
     limits = card(NAME).constants
-    low, high = limits["bsi_window"]
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     inner = ball_mm(brain, limits["bsi_band_mm"], spacing_mm, grow=False)
     band = ball_mm(brain, limits["bsi_band_mm"], spacing_mm, grow=True) & ~inner
     one, two = (image / image[inner].mean() for image in (first, second))
 
-    def integral(later: Floats) -> Floats:
+    def integral(later: Floats, window: tuple[float, float] = limits["bsi_window"]) -> Floats:
+        low, high = window
         return np.asarray((np.clip(later, low, high) - np.clip(one, low, high)) / (high - low) * voxel_ml)
 
     change = integral(two)
@@ -93,8 +94,9 @@ def boundary_shift(first: Floats, second: Floats, brain: BoolArray, spacing_mm: 
         moved.append(float(integral(ndimage.shift(two, step, order=1, mode="nearest"))[band].sum()) - whole)
     # Linear interpolation blurs both shifts alike; only what differs between them is due to the place.
     of_place = [(moved[2 * axis] - moved[2 * axis + 1]) / 2 for axis in range(3)]
-    deviation = float(np.hypot(_bootstrap(change, band, spacing_mm), np.linalg.norm(of_place)))
-    return Shift(whole, deviation, float(brain.sum()) * voxel_ml)
+    others = [float(integral(two, window)[band].sum()) for window in limits["other_windows"]]
+    parts = [_bootstrap(change, band, spacing_mm), *of_place, float(np.std([whole, *others], ddof=1))]
+    return Shift(whole, float(np.linalg.norm(parts)), float(brain.sum()) * voxel_ml)
 
 
 def _bootstrap(change: Floats, band: BoolArray, spacing_mm: Spacing) -> float:
