@@ -11,6 +11,7 @@ the hippocampus in a whole head nor tells left from right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,9 @@ from services.imaging.hippocampus_grid import (
     resample,
     spacing_of,
 )
-from services.imaging.hippocampus_network import probabilities
+from services.imaging.hippocampus_network import pad_to_stride, probabilities
 from services.imaging.hippocampus_orientation import OrientationReading, read_orientation
+from services.imaging.trust import familiarity
 from services.platform.errors import RefusedError
 
 __all__ = [
@@ -137,6 +139,7 @@ def segment(
     crop = _training_crop(array, affine, to_source, grid)
     orientation = read_orientation(model.network, crop)
     cautions += _check_orientation(model.validated, orientation)
+    cautions += _check_familiar(model, crop)
     passes = _passes_on_input_grid(model.network, crop, to_source, array.shape)
     mean = passes.mean(axis=0)
     entropy = -(mean * np.log(np.clip(mean, 1e-7, None))).sum(axis=0)
@@ -156,6 +159,36 @@ def segment(
         model_name=model.name,
         model_version=model.version,
         weights_sha256=model.weights_sha256,
+    )
+
+
+def network_input(array_zyx: NDArray[np.float32], affine_lps: NDArray[np.float64]) -> torch.Tensor:
+    """A volume as the network knows it: (right, anterior, superior) at 1 mm, normalised; no check of what it shows."""
+    axes, _ = anatomical_axes(affine_lps)
+    grid = covering_grid(array_zyx.shape, affine_lps, axes)
+    to_source = np.asarray(np.linalg.inv(affine_lps) @ grid.affine_lps, dtype=np.float64)
+    return _training_crop(array_zyx, affine_lps, to_source, grid)
+
+
+def familiarity_features(network: torch.nn.Module, crop: torch.Tensor, layers: Sequence[str]) -> NDArray[np.float64]:
+    """Features (d,) of a crop from `network_input`, for `services.imaging.trust.familiarity`."""
+    batch, _ = pad_to_stride(crop[None, None].float())
+    return familiarity.features(network, batch, layers)[0]
+
+
+def _check_familiar(model: HippocampusModel, crop: torch.Tensor) -> tuple[Caution, ...]:
+    if model.familiar is None:
+        return ()
+    judged = familiarity.judge(model.familiar, familiarity_features(model.network, crop, model.familiar.layers))
+    if not judged.outside:
+        return ()
+    return (
+        Caution(
+            "unfamiliar_input",
+            f"the picture is unlike those that the model was made from (distance {judged.distance:.2f}; "
+            f"{model.familiar.level:.1%} of held-out crops stay below {judged.limit:.2f}): check that it shows a T1 crop "
+            "around one hippocampus",
+        ),
     )
 
 

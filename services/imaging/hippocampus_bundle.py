@@ -11,8 +11,11 @@ import torch
 
 from services.imaging.host.model import LoadedModel, load
 from services.imaging.host.package import read_package
+from services.imaging.trust import familiarity
 from services.platform.errors import ConfigurationError, RefusedError
 
+#: Written by `python -m pipelines.trust`.
+FAMILIARITY = Path("trust", "familiarity.npz")
 Range = tuple[float, float]
 
 
@@ -56,7 +59,10 @@ class VolumeCalibration:
 
 @dataclass(frozen=True)
 class HippocampusModel:
-    """A loaded bundle: the network in evaluation mode and what its metadata says about its use."""
+    """A loaded bundle: the network in evaluation mode and what its metadata says about its use.
+
+    `familiar`: what known crops look like from inside the network, where the bundle brings it.
+    """
 
     network: torch.nn.Module
     name: str
@@ -65,6 +71,7 @@ class HippocampusModel:
     license: str
     validated: ValidatedRange
     calibration: VolumeCalibration
+    familiar: familiarity.Reference | None = None
 
 
 def _pair(values: list[float]) -> Range:
@@ -89,8 +96,11 @@ def _validated(section: Mapping[str, Any]) -> ValidatedRange:
     )
 
 
-def model_of(loaded: LoadedModel) -> HippocampusModel:
-    """The model of a package that the host has loaded. Raises ConfigurationError for metadata of another model."""
+def model_of(loaded: LoadedModel, *, familiar: bool = True) -> HippocampusModel:
+    """The model of a package that the host has loaded, with its familiarity reference unless told not to.
+
+    Raises ConfigurationError for metadata of another model, or a reference made for other weights.
+    """
     metadata, osler = loaded.package.raw_metadata, loaded.package.raw_metadata.get("osler", {})
     if loaded.network.module is None:
         raise ConfigurationError("hippocampus bundle: its network must be a state dict or TorchScript")
@@ -108,12 +118,18 @@ def model_of(loaded: LoadedModel) -> HippocampusModel:
                 relative_half_width={k: float(v) for k, v in calibration["relative_half_width"].items()},
                 cases=int(calibration["cases"]),
             ),
+            familiar=_familiar(loaded) if familiar else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"hippocampus bundle: metadata, network and weights do not fit: {error}") from error
 
 
-def load_bundle(path: Path | str) -> HippocampusModel:
+def _familiar(loaded: LoadedModel) -> familiarity.Reference | None:
+    path = loaded.package.folder / FAMILIARITY
+    return familiarity.read(path, loaded.card.weights_sha256) if path.is_file() else None
+
+
+def load_bundle(path: Path | str, *, familiar: bool = True) -> HippocampusModel:
     """Load the bundle folder (`configs/`, `models/`) at `path` on the CPU, through the model host.
 
     Raises:
@@ -121,6 +137,6 @@ def load_bundle(path: Path | str) -> HippocampusModel:
             not fit the network that the configuration describes.
     """
     try:
-        return model_of(load(read_package(Path(path))))
+        return model_of(load(read_package(Path(path))), familiar=familiar)
     except RefusedError as error:
         raise ConfigurationError(f"hippocampus bundle: {error.message}. {error.remedy}") from error
