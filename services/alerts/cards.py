@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from osler.advisor.v1 import advisor_pb2
 from osler.common.v1 import common_pb2
 
-from services.alerts.hooks import Action, Card, Coding, Indicator, Link, Source, Suggestion
+from services.alerts import snooze
+from services.alerts.hooks import LONGEST_SUMMARY, Action, Card, Coding, Indicator, Link, Source, Suggestion
 
-# Beyond a few cards clinicians stop reading (alert fatigue).
-MOST_CARDS = 4
 _NAMESPACE = uuid.UUID("b6c7a3f0-0f0e-4c0e-8f2f-5f3e7c6d1a55")
+_TOPICS = "urn:osler:rule"
 _INDICATORS: dict[int, Indicator] = {
     advisor_pb2.URGENCY_INFO: "info",
     advisor_pb2.URGENCY_WARNING: "warning",
     advisor_pb2.URGENCY_CRITICAL: "critical",
 }
-OVERRIDE_REASONS = [
-    Coding(code="already-addressed", system="urn:osler:override-reason", display="Already addressed"),
-    Coding(code="benefit-outweighs-risk", system="urn:osler:override-reason", display="Benefit outweighs the risk"),
-    Coding(code="data-out-of-date", system="urn:osler:override-reason", display="The data are wrong or out of date"),
-    Coding(code="not-applicable", system="urn:osler:override-reason", display="Does not apply to this patient"),
-]
+INCOMPLETE_RULE = "alerts.incomplete"
+UNCHECKED_RULE = "alerts.unchecked"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A recommendation, and the draft orders ("ServiceRequest/1") that it speaks of."""
+
+    recommendation: advisor_pb2.Recommendation
+    orders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all cards of one answer share.
+
+    `patient_id`: the EHR's FHIR id. `board_url`: page of this patient's case, "" for none. `smart_url`: where the EHR launches
+    the board, "" where it is not registered there. `not_known`: what this answer had to do without.
+    """
+
+    hook_instance: str
+    patient_id: str
+    most: int
+    board_url: str = ""
+    smart_url: str = ""
+    not_known: Sequence[str] = field(default=())
 
 
 def card_id(hook_instance: str, recommendation_id: str) -> str:
@@ -31,75 +52,131 @@ def card_id(hook_instance: str, recommendation_id: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{hook_instance}/{recommendation_id}"))
 
 
-def ranked(recommendations: Iterable[advisor_pb2.Recommendation]) -> list[advisor_pb2.Recommendation]:
-    """Most urgent first, at most `MOST_CARDS`; the order within one urgency is the advisor's."""
-    return sorted(recommendations, key=lambda r: -r.urgency)[:MOST_CARDS]
+def ranked(findings: Sequence[Finding], most: int) -> list[Finding]:
+    """Most urgent first, at most `most`; the order within one urgency is the advisor's."""
+    return sorted(findings, key=lambda f: -f.recommendation.urgency)[:most]
 
 
-def build(
-    recommendations: Sequence[advisor_pb2.Recommendation], hook_instance: str, patient_id: str, board_url: str
-) -> list[Card]:
-    """Cards for an EHR. `patient_id` is the EHR's FHIR id, `board_url` the page of this patient's case ("" for none)."""
-    return [_card(r, hook_instance, patient_id, board_url) for r in ranked(recommendations)]
+def build(findings: Sequence[Finding], frame: Frame) -> list[Card]:
+    """Cards for an EHR, most urgent first; the last one says how many did not fit."""
+    shown = ranked(findings, frame.most)
+    made = [_card(finding, frame) for finding in shown]
+    left = len(findings) - len(shown)
+    if left:
+        more = f"*{left} more {'recommendation is' if left == 1 else 'recommendations are'} on the board.*"
+        made[-1].detail = "\n\n".join(part for part in (made[-1].detail, more) if part)
+    return made
 
 
-def _card(r: advisor_pb2.Recommendation, hook_instance: str, patient_id: str, board_url: str) -> Card:
-    identifier = card_id(hook_instance, r.recommendation_id)
-    suggestion = _suggestion(r, identifier, patient_id)
-    citations = list(r.provenance.citations)
-    return Card(
-        uuid=identifier,
-        summary=r.summary,
-        detail=_detail(r),
-        indicator=_INDICATORS.get(r.urgency, "info"),
-        source=Source(label=citations[0] if citations else "Osler", topic=Coding(code=r.rule_id, display=r.category)),
-        suggestions=[suggestion] if suggestion else None,
-        selection_behavior="any" if suggestion else None,
-        override_reasons=OVERRIDE_REASONS,
-        links=[Link(label="Open the case in Osler", url=board_url, type="absolute")] if board_url else None,
+def incomplete(not_known: Sequence[str], titles: Sequence[str]) -> advisor_pb2.Recommendation:
+    """Says what an order could not be checked against, so that silence is not read as safety."""
+    return advisor_pb2.Recommendation(
+        recommendation_id=INCOMPLETE_RULE,
+        rule_id=INCOMPLETE_RULE,
+        summary=_cut(f"Order checked without: {', '.join(titles)}"),
+        detail="What is missing here may change the advice. Check it in the chart before the examination.",
+        urgency=advisor_pb2.URGENCY_INFO,
+        category="completeness",
+        not_found=not_known,
     )
 
 
-def _detail(r: advisor_pb2.Recommendation) -> str:
+def unchecked() -> advisor_pb2.Recommendation:
+    """Says that an order was not checked at all."""
+    return advisor_pb2.Recommendation(
+        recommendation_id=UNCHECKED_RULE,
+        rule_id=UNCHECKED_RULE,
+        summary="Osler could not check this imaging order now",
+        detail="The advisor did not answer in time. Check contrast, kidney function, allergies, implants and pregnancy as usual.",
+        urgency=advisor_pb2.URGENCY_WARNING,
+        category="completeness",
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SUMMARY else f"{text[: LONGEST_SUMMARY - 1]}…"
+
+
+def _card(finding: Finding, frame: Frame) -> Card:
+    r = finding.recommendation
+    identifier = card_id(frame.hook_instance, r.recommendation_id)
+    suggestions = _suggestions(finding, identifier, frame.patient_id)
+    citations = list(r.provenance.citations)
+    return Card(
+        uuid=identifier,
+        summary=_cut(r.summary),
+        detail=_detail(r, frame.not_known) or None,
+        indicator=_INDICATORS.get(r.urgency, "info"),
+        source=Source(
+            label=citations[0] if citations else "Osler",
+            topic=Coding(code=r.rule_id, system=_TOPICS, display=r.category or None),
+        ),
+        suggestions=suggestions or None,
+        selection_behavior=("at-most-one" if len(suggestions) > 1 else "any") if suggestions else None,
+        override_reasons=list(snooze.policy().reasons),
+        links=_links(frame) or None,
+    )
+
+
+def _links(frame: Frame) -> list[Link]:
+    if frame.smart_url:
+        return [Link(label="Open the case in Osler", url=frame.smart_url, type="smart")]
+    return [Link(label="Open the case in Osler", url=frame.board_url, type="absolute")] if frame.board_url else []
+
+
+def _detail(r: advisor_pb2.Recommendation, not_known: Sequence[str]) -> str:
     """GitHub-flavoured Markdown, as the specification asks: why, on what evidence, what else, what was not found."""
     parts = [r.detail] if r.detail else []
-    parts += ["**Evidence**\n" + "\n".join(f"- {e.statement}" for e in r.evidence)] if r.evidence else []
+    parts += [_listed("Evidence", [e.statement for e in r.evidence])] if r.evidence else []
     if r.alternatives:
-        parts.append("**Alternatives**\n" + "\n".join(f"- {a.title}: {a.reason}" for a in r.alternatives))
+        parts.append(_listed("Alternatives", [f"{a.title}: {a.reason}" for a in r.alternatives]))
+    if r.conflicts:
+        parts.append(_listed("Other advice says otherwise", [f"{c.summary} {c.explanation}" for c in r.conflicts]))
     if r.not_found:
-        parts.append("**Looked for and not found**\n" + "\n".join(f"- {n}" for n in r.not_found))
+        parts.append(_listed("Looked for and not found", r.not_found))
+    if not_known and r.rule_id != INCOMPLETE_RULE:
+        parts.append(_listed("Not known for this answer", not_known))
     if r.strength:
         parts.append(f"*Strength: {r.strength}*")
     return "\n\n".join(parts)
 
 
-def _suggestion(r: advisor_pb2.Recommendation, identifier: str, patient_id: str) -> Suggestion | None:
-    if not r.HasField("proposed_order"):
-        return None
-    order = r.proposed_order
-    return Suggestion(
-        label=f"Order: {order.display or order.code}",
-        uuid=str(uuid.uuid5(_NAMESPACE, f"{identifier}/order")),
-        is_recommended=True,
-        actions=[
-            Action(
-                type="create",
-                description=f"Draft order for {order.display or order.code}",
-                resource=_service_request(order, patient_id, r.summary),
-            )
-        ],
-    )
+def _listed(title: str, rows: Sequence[str]) -> str:
+    # One line each: what a source sends must not become a heading or a list of its own.
+    return f"**{title}**\n" + "\n".join(f"- {' '.join(row.split())}" for row in rows)
+
+
+def _suggestions(finding: Finding, identifier: str, patient_id: str) -> list[Suggestion]:
+    """The proposed order, in place of the draft where there is one; and for what is critical, to remove the draft."""
+    r, found = finding.recommendation, []
+    remove = [Action(type="delete", description="Remove the draft order", resource_id=name) for name in finding.orders]
+    if r.HasField("proposed_order"):
+        order = r.proposed_order
+        words = order.display or order.code
+        create = Action(
+            type="create",
+            description=f"Draft order for {words}",
+            resource=_service_request(order, patient_id, r.summary),
+        )
+        label = f"Order instead: {words}" if remove else f"Order: {words}"
+        found.append(_suggestion(identifier, "order", label, [create, *remove], True))
+    if remove and r.urgency == advisor_pb2.URGENCY_CRITICAL:
+        found.append(_suggestion(identifier, "remove", "Remove the draft order", remove, None))
+    return found
+
+
+def _suggestion(card: str, name: str, label: str, actions: list[Action], recommended: bool | None) -> Suggestion:
+    identifier = str(uuid.uuid5(_NAMESPACE, f"{card}/{name}"))
+    return Suggestion(label=label, uuid=identifier, is_recommended=recommended, actions=actions)
 
 
 def _service_request(order: common_pb2.Code, patient_id: str, reason: str) -> dict[str, object]:
+    coding = {"system": order.system, "code": order.code, "display": order.display}
     return {
         "resourceType": "ServiceRequest",
         "status": "draft",
         "intent": "proposal",
         "subject": {"reference": f"Patient/{patient_id}"},
-        "code": {
-            "coding": [{"system": order.system, "code": order.code, "display": order.display}],
-            "text": order.display,
-        },
+        "code": {"coding": [{k: v for k, v in coding.items() if v}], "text": order.display or order.code},
         "reasonCode": [{"text": reason}],
     }

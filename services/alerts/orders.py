@@ -12,7 +12,11 @@ import yaml
 from osler.advisor.v1 import advisor_pb2
 from osler.common.v1 import common_pb2
 
+from services.clinical import fhir
+
 _DEFAULT_AGENT = {"CT": "iodinated"}
+# Appointment.status (R4) of what will not take place any more.
+_ENDED = frozenset({"cancelled", "noshow", "fulfilled", "entered-in-error"})
 
 
 @cache
@@ -22,34 +26,53 @@ def _tables() -> dict[str, Any]:
 
 def selected_orders(draft_orders: Mapping[str, Any] | None, selections: Iterable[str]) -> list[Mapping[str, Any]]:
     """Resources of the draft Bundle that `selections` ("ServiceRequest/1") name; all of them when it names none."""
-    resources = [e.get("resource", {}) for e in (draft_orders or {}).get("entry", [])]
+    entries = _dicts((draft_orders or {}).get("entry"))
+    resources = [e["resource"] for e in entries if isinstance(e.get("resource"), Mapping)]
     wanted = set(selections)
-    if not wanted:
-        return resources
-    return [r for r in resources if f"{r.get('resourceType')}/{r.get('id')}" in wanted]
+    return [r for r in resources if reference(r) in wanted] if wanted else resources
+
+
+def appointments(bundle: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The Appointments of a Bundle that are still to be booked."""
+    found = selected_orders(bundle, ())
+    return [r for r in found if r.get("resourceType") == "Appointment" and r.get("status") not in _ENDED]
+
+
+def reference(resource: Mapping[str, Any]) -> str:
+    """ "Type/id" of a draft; "" for one without an id."""
+    return f"{resource.get('resourceType')}/{resource['id']}" if resource.get("id") else ""
 
 
 def parse(order: Mapping[str, Any]) -> advisor_pb2.DraftOrder:
-    """A draft ServiceRequest (R4) as Osler understands it; `modality` stays empty when nothing tells it.
+    """A draft ServiceRequest or a proposed Appointment (R4) as Osler understands it.
 
-    `contrast` stays absent when neither codes nor words say anything about it.
+    `modality` stays empty when nothing tells it, `contrast` absent when neither codes nor words say anything about it.
     """
-    concept = order.get("code") or order.get("medicationCodeableConcept") or {}
-    codings = concept.get("coding", [])
-    details = [d.get("text", "") for d in order.get("orderDetail", [])]
-    notes = [n.get("text", "") for n in order.get("note", [])]
-    words = " ".join([concept.get("text", ""), *(c.get("display", "") for c in codings), *details, *notes])
+    concepts = [c for name in ("code", "medicationCodeableConcept", "serviceType") for c in _dicts(order.get(name))]
+    codings = [coding for concept in concepts for coding in fhir.codings(concept)]
+    said = [fhir.text_of(concept) for concept in concepts] + [str(order.get("description") or "")]
+    details = [fhir.text_of(detail) for detail in _dicts(order.get("orderDetail"))]
+    notes = [str(note.get("text") or "") for note in _dicts(order.get("note"))]
+    reasons = _dicts(order.get("reasonCode"))
     draft = advisor_pb2.DraftOrder(
-        codes=[
-            common_pb2.Code(system=c.get("system", "urn:unknown"), code=c["code"], display=c.get("display", ""))
-            for c in codings
-            if c.get("code")
-        ],
-        text=concept.get("text", "") or next((c.get("display", "") for c in codings), ""),
+        codes=[_code(coding) for coding in codings],
+        text=next((text for text in said if text), ""),
+        reasons=[_code(coding) for reason in reasons for coding in fhir.codings(reason)],
+        reason="; ".join(text for text in map(fhir.text_of, reasons) if text),
+        body_region=" ".join(fhir.text_of(site) for site in _dicts(order.get("bodySite"))),
     )
     _from_codes(draft)
-    _from_words(draft, words.lower())
+    _from_words(draft, " ".join([*said, *(c.display for c in codings), *details, *notes]).lower())
     return draft
+
+
+def _dicts(value: Any) -> list[Mapping[str, Any]]:
+    """One or several objects, as FHIR versions differ in it."""
+    return [item for item in fhir.as_list(value) if isinstance(item, Mapping)]
+
+
+def _code(coding: fhir.Coding) -> common_pb2.Code:
+    return common_pb2.Code(system=coding.system or "urn:unknown", code=coding.code, display=coding.display)
 
 
 def _from_codes(draft: advisor_pb2.DraftOrder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.alerts.app import build_app
+from services.alerts.hooks_answer import Tidy
 from services.alerts.worker import HANDLERS
 from services.alerts.worklist import doors
 from services.alerts.worklist.handlers import handlers
@@ -16,4 +17,5 @@ def build(context: RoomContext) -> Room:
         handlers={**HANDLERS, **handlers(context.blobs)},
         http=doors.add_to(build_app(context), context),
         background=doors.listeners(context),
+        idle=Tidy(context),
     )

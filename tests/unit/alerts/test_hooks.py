@@ -92,7 +92,8 @@ def test_discovery_needs_no_token(foundations: Foundations) -> None:
     assert app is not None
     with TestClient(app) as client:
         services = client.get("/cds-services").json()["services"]
-        assert {s["hook"] for s in services} == {"patient-view", "order-select"}
+        hooks = {"patient-view", "order-select", "order-sign", "appointment-book", "encounter-discharge"}
+        assert {s["hook"] for s in services} == hooks
         assert client.post("/cds-services/osler-patient-view", json=request()).status_code == 401
 
 
