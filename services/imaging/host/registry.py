@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,5 +249,6 @@ def registry_of(settings: Settings) -> Registry:
 
 def analysers() -> dict[str, Analysis]:
     """Analyses without learned weights, by name."""
-    listed = getattr(import_module("services.imaging.analysers"), "analyses", tuple)
-    return {analysis.card.name: analysis for analysis in listed()}
+    from services.imaging.host.analyser import analyses
+
+    return {analysis.card.name: analysis for analysis in analyses()}
