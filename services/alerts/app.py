@@ -19,6 +19,7 @@ from services.alerts import feedback as outcomes
 from services.alerts import hooks
 from services.alerts.hooks_answer import Answers, problem_members
 from services.alerts.jwt_clients import Caller, Clients
+from services.clinical import units
 from services.platform import logs, rpc
 from services.platform.errors import RefusedError, RetryableError
 from services.platform.http import create_app, problem
@@ -74,7 +75,12 @@ def build_app(context: RoomContext) -> FastAPI:
             httpx.AsyncClient(timeout=settings.cds.fetch_s, follow_redirects=False, trust_env=False) as http,
         ):
             running.answers = Answers(context, advisor_pb2_grpc.AdvisorServiceStub(channel), http)
+            # The table of units takes seconds to build: no clinician should be the one to wait for it.
+            warming = asyncio.create_task(
+                asyncio.to_thread(units.convert, 1.0, "umol/L", "mg/dL", analyte="creatinine")
+            )
             yield
+            await warming
 
     app = create_app("osler alerts", settings=settings, security=security, lifespan=lifespan)
     app.state.cds_clients = Clients(settings.cds, context.database, security, leeway_s=settings.auth.leeway_s)

@@ -70,7 +70,7 @@ class Answers:
         )
         identifiers = _identifiers(brought, request.context.patient_id)
         patient = await asyncio.to_thread(self._patient, identifiers, now)
-        reading = facts.read(brought.resources, now, request.context.patient_id)
+        reading = await asyncio.to_thread(facts.read, brought.resources, now, request.context.patient_id)
         found, checked = list(self._stored(service, patient)), Checked()
         if service.orders:
             checked = await self._check(request, patient.key, reading.facts)
