@@ -5,7 +5,7 @@ What counts, the limits and the steps are `critical.yaml`, with its sources. Osl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -85,13 +85,19 @@ def categories() -> dict[str, Category]:
 
 
 def find(
-    findings: Iterable[imaging_pb2.Finding], advice: advisor_pb2.PatientAdvice | None, study_uid: str
+    findings: Iterable[imaging_pb2.Finding],
+    advice: advisor_pb2.PatientAdvice | None,
+    study_uid: str,
+    entry_ids: Collection[str] = (),
 ) -> list[CriticalResult]:
-    """Proposed critical results of one study, most urgent first, each thing once."""
+    """Proposed critical results of one study, most urgent first, each thing once.
+
+    `entry_ids`: timeline entries of the study; advice counts only where its evidence is among them.
+    """
     found = [result for finding in findings if (result := _of_finding(finding)) is not None]
     if advice is not None:
         found += _of_response(advice.responses, study_uid)
-        found += _of_advice(advice.recommendations)
+        found += _of_advice(advice.recommendations, entry_ids)
     rank = list(categories())
     unique = {(result.rule, result.statement): result for result in found}
     return sorted(unique.values(), key=lambda result: (rank.index(result.category), result.rule, result.statement))
@@ -125,12 +131,16 @@ def _of_response(responses: Sequence[advisor_pb2.ResponseAssessment], study_uid:
     return found
 
 
-def _of_advice(recommendations: Sequence[advisor_pb2.Recommendation]) -> list[CriticalResult]:
+def _of_advice(
+    recommendations: Sequence[advisor_pb2.Recommendation], entry_ids: Collection[str]
+) -> list[CriticalResult]:
     return [
         CriticalResult(row["id"], row["category"], f"{row['title']}: {item.summary}", item.recommendation_id)
         for row in _tables()["advice"]
         for item in recommendations
-        if item.category in row["of"] and item.urgency >= _URGENCY[row["urgency"]]
+        if item.category in row["of"]
+        and item.urgency >= _URGENCY[row["urgency"]]
+        and any(identity in entry_ids for evidence in item.evidence for identity in evidence.entry_ids)
     ]
 
 

@@ -13,7 +13,7 @@ from services.clinical import terminology
 
 
 def lines(snapshot: fusion_pb2.PatientSnapshot, on: date) -> list[Line]:
-    """Age and sex, diagnoses, drugs, allergies and laboratory values outside their range, as known."""
+    """Age and sex, diagnoses, drugs, allergies and laboratory values outside their range, as they were `on` the day."""
     most = phrases()["most"]
     standing = [e for e in snapshot.entries if e.status != fusion_pb2.ENTRY_STATUS_RETRACTED and e.title]
     found = [_person(snapshot, on)]
@@ -22,7 +22,7 @@ def lines(snapshot: fusion_pb2.PatientSnapshot, on: date) -> list[Line]:
         (fusion_pb2.ENTRY_KIND_MEDICATION, "Medication", most["medications"]),
         (fusion_pb2.ENTRY_KIND_ALLERGY, "Allergies", most["diagnoses"]),
     ):
-        found.append(_listed(words, [e for e in standing if e.kind == kind and not _ended(e, on)], limit))
+        found.append(_listed(words, [e for e in standing if e.kind == kind and _holds(e, on)], limit))
     found.append(_laboratory(standing, on, most["laboratory"]))
     known = [line for line in found if line is not None]
     return known or [Line("The record of this patient holds no clinical information.")]
@@ -49,8 +49,11 @@ def _at(entry: fusion_pb2.TimelineEntry) -> datetime | None:
     return entry.effective_at.ToDatetime(UTC) if entry.HasField("effective_at") else None
 
 
-def _ended(entry: fusion_pb2.TimelineEntry, on: date) -> bool:
-    return entry.HasField("effective_end") and entry.effective_end.ToDatetime(UTC).date() < on
+def _holds(entry: fusion_pb2.TimelineEntry, on: date) -> bool:
+    """Begun by that day and not ended before it; what has no date counts."""
+    at = _at(entry)
+    ended = entry.HasField("effective_end") and entry.effective_end.ToDatetime(UTC).date() < on
+    return not ended and (at is None or at.date() <= on)
 
 
 def _newest_first(entries: Iterable[fusion_pb2.TimelineEntry]) -> list[fusion_pb2.TimelineEntry]:

@@ -126,12 +126,14 @@ class ReportDesk:
                 remedy="try again when fusion has spoken",
                 subject=study_uid,
             )
-        earlier = [s for s in worklist_store.studies_of(session, study.patient_key) if _before(s, study)]
+        others = worklist_store.studies_of(session, study.patient_key)
+        earlier = [other for other in others if _before(other, study)]
         return drafting.Case(
             self._visit(study),
             read_snapshot(self._blobs, patient.snapshot),
             store.load_advice(session, study.patient_key),
-            [self._visit(s) for s in reversed(earlier)],
+            [self._visit(other) for other in reversed(earlier)],
+            superseded=any(_before(study, other) for other in others),
         )
 
     def _visit(self, study: worklist_store.Study) -> drafting.Visit:

@@ -54,19 +54,25 @@ class Visit:
 
 @dataclass(frozen=True)
 class Case:
-    """What a draft is made from. `earlier`: other visits before the study, newest first."""
+    """What a draft is made from. `earlier`: other visits before the study, newest first.
+
+    `superseded`: a later study of the patient is known, so that the advice is not about this one.
+    """
 
     study: Visit
     snapshot: fusion_pb2.PatientSnapshot
     advice: advisor_pb2.PatientAdvice | None = None
     earlier: Sequence[Visit] = ()
+    superseded: bool = False
 
 
 def draft(case: Case, on: date) -> Report:
     """The draft. `on`: the day for ages where the study names none."""
     study = case.study
     day = study.day or on
-    results = critical.find(study.findings.findings, case.advice, study.manifest.study_instance_uid)
+    uid = study.manifest.study_instance_uid
+    entries = {e.entry_id for e in case.snapshot.entries if e.finding.study_instance_uid == uid}
+    results = critical.find(study.findings.findings, case.advice, uid, entries)
     current = measured.things(study.findings.findings)
     before = measured.earlier_of([(visit.day, visit.findings.findings) for visit in case.earlier])
     sections = (
@@ -75,8 +81,8 @@ def draft(case: Case, on: date) -> Report:
         Section("technique", tuple(_technique(study))),
         Section("comparison", tuple(_comparison(case))),
         Section("findings", tuple(measured.lines(current, before)), measured.table(current, before)),
-        Section("impression", tuple(_impression(case, current, before))),
-        Section("recommendations", tuple(_recommendations(case.advice))),
+        Section("impression", tuple(_impression(case, results, current, before))),
+        Section("recommendations", tuple(_recommendations(case.advice, superseded=case.superseded))),
         Section("limitations", tuple(_limitations(study))),
     )
     return Report(
@@ -136,9 +142,38 @@ def _comparison(case: Case) -> list[Line]:
     return found or [Line(words["none"])]
 
 
-def _impression(case: Case, current: dict[str, measured.Thing], before: measured.Earlier) -> list[Line]:
+def _impression(
+    case: Case,
+    results: Sequence[critical.CriticalResult],
+    current: dict[str, measured.Thing],
+    before: measured.Earlier,
+) -> list[Line]:
+    """Critical results, response, the largest lesion, what was seen and not measured."""
+    words = phrases()["impression"]
+    found = [Line(f"{result.statement}.", (result.source,)) for result in results]
+    found += _responses(case)
+    lesions = [thing for thing in measured.ordered(current.values()) if thing.kind == "lesion"]
+    sized = [thing for thing in lesions if thing.values]
+    if sized:
+        form = words["single" if len(sized) == 1 else "several"]
+        sources = tuple(identity for thing in sized for identity in thing.finding_ids)
+        found.append(
+            Line(form.format(count=len(sized), longest=measured.longest(current) or "size not measured"), sources)
+        )
+    bare = [thing for thing in lesions if not thing.values]
+    if bare:
+        what = ", ".join(f"{thing.label}{f' ({thing.site})' if thing.site else ''}" for thing in bare)
+        found.append(Line(words["bare"].format(what=what), tuple(i for thing in bare for i in thing.finding_ids)))
+    if not lesions:
+        found.append(Line(words["nothing"]))
+    elif not before.things:
+        found.append(Line(words["baseline"]))
+    return found
+
+
+def _responses(case: Case) -> list[Line]:
     words, uid = phrases(), case.study.manifest.study_instance_uid
-    found = [
+    return [
         Line(
             words["response"].format(
                 criterion=r.criterion,
@@ -151,27 +186,21 @@ def _impression(case: Case, current: dict[str, measured.Thing], before: measured
         for r in (case.advice.responses if case.advice else ())
         if r.current_study_uid == uid
     ]
-    lesions = [thing for thing in current.values() if thing.kind == "lesion"]
-    if not lesions:
-        return [*found, Line(words["impression"]["nothing"])]
-    form = words["impression"]["single" if len(lesions) == 1 else "several"]
-    sources = tuple(identity for thing in lesions for identity in thing.finding_ids)
-    found.append(Line(form.format(count=len(lesions), longest=measured.longest(current) or "not measured"), sources))
-    if not before.things:
-        found.append(Line(words["impression"]["baseline"]))
-    return found
 
 
-def _recommendations(advice: advisor_pb2.PatientAdvice | None) -> list[Line]:
-    words = phrases()
+def _recommendations(advice: advisor_pb2.PatientAdvice | None, *, superseded: bool) -> list[Line]:
+    """What the advisor says. Advice that follows from a later study is left out of an earlier one's report."""
+    words = phrases()["recommendations"]
     if advice is None:
-        return [Line(words["recommendations"]["unknown"])]
+        return [Line(words["unknown"])]
     ranked = sorted(advice.recommendations, key=lambda r: (r.category not in _OF_THE_STUDY, -r.urgency))
-    found = [_recommendation(item) for item in ranked[: words["most"]["recommendations"]]]
+    ranked = [item for item in ranked if not superseded or item.category not in _OF_THE_STUDY]
+    found = [Line(words["superseded"])] if superseded else []
+    found += [_recommendation(item) for item in ranked[: phrases()["most"]["recommendations"]]]
     missing = list(dict.fromkeys(what for item in ranked for what in item.not_found))
     if missing:
-        found.append(Line(words["recommendations"]["not_known"].format(what="; ".join(missing))))
-    return found or [Line(words["recommendations"]["none"])]
+        found.append(Line(words["not_known"].format(what="; ".join(missing))))
+    return found or [Line(words["none"])]
 
 
 def _recommendation(item: advisor_pb2.Recommendation) -> Line:

@@ -141,6 +141,16 @@ def test_a_baseline_says_that_there_is_nothing_to_compare_with(desk: ReportDesk,
     assert "previously" not in text(baseline, "findings")
 
 
+def test_an_earlier_study_is_reported_with_what_was_so_on_its_day(desk: ReportDesk, case: demo_case.DemoCase) -> None:
+    baseline = desk.draft(case.manifests[0].study_instance_uid)
+    assert "Malignant neoplasm of colon" in text(baseline, "clinical")
+    assert "neoplasm of liver" not in text(baseline, "clinical")
+    assert "oxaliplatin" not in text(baseline, "clinical")
+    assert "CEA 48.2 ng/mL" in text(baseline, "clinical")
+    assert text(baseline, "recommendations").startswith("A later study of this patient is known")
+    assert "PERCIST" not in text(baseline, "recommendations")
+
+
 def test_drafting_again_shows_the_same_report(desk: ReportDesk, drafted: Stored) -> None:
     again = desk.draft(drafted.row.study_instance_uid)
     assert (again.row.report_id, again.latest.version) == (drafted.row.report_id, drafted.latest.version)
@@ -277,6 +287,12 @@ def test_a_critical_finding_stands_on_top_and_blocks_the_signature_until_it_is_d
     assert (first.study_instance_uid, first.reasons[0].text) == (uid, "Pneumothorax, lung")
     stored = desk.draft(uid, redraft=True)
     assert text(stored, "critical") == "Pneumothorax, lung. Urgent: tell within 12 hours (ACR category 2)."
+    impression = [line.text for line in stored.latest.report.section("impression").lines]
+    assert impression[0] == "Pneumothorax, lung."
+    assert impression[-2:] == [
+        "3 lesions measured; the largest: Lesion 1 liver, long axis 24 mm.",
+        "Present and not measured: Pneumothorax (lung).",
+    ]
     with pytest.raises(RefusedError) as error:
         desk.sign(stored.row.report_id, stored.latest.version, stored.latest.body_sha256, by=BY)
     assert error.value.reason == "report.critical_undecided"

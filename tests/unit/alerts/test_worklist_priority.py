@@ -140,6 +140,24 @@ def test_progression_counts_for_the_study_that_shows_it_and_is_history_for_other
     assert [r.text for r in signals.of_study(None, advice, "1.3")] == ["RECIST 1.1 PD at an earlier visit"]
 
 
+def test_advice_is_critical_for_the_study_that_its_evidence_is_from() -> None:
+    advice = advisor_pb2.PatientAdvice(patient_key="p")
+    item = advice.recommendations.add(
+        recommendation_id="r", rule_id="lung_rads.4B", summary="Lung-RADS 4B", category="screening",
+        urgency=advisor_pb2.URGENCY_CRITICAL,
+    )  # fmt: skip
+    item.evidence.add(statement="solid nodule 16 mm", entry_ids=["e1"])
+    (here,) = critical.find([], advice, "1.2", {"e1", "e2"})
+    assert (here.rule, here.category, here.statement) == (
+        "suspicious-nodule",
+        "days",
+        "Suspicious pulmonary nodule: Lung-RADS 4B",
+    )
+    assert critical.find([], advice, "1.2", {"e3"}) == []
+    item.urgency = advisor_pb2.URGENCY_WARNING
+    assert critical.find([], advice, "1.2", {"e1"}) == []
+
+
 @pytest.mark.parametrize(
     ("minutes", "to", "overdue"),
     [
