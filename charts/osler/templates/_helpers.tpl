@@ -103,6 +103,8 @@ containers:
     {{- include "osler.container" $root | nindent 4 }}
     env:
       - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+      # With RAY_AUTH_TOKEN of the secret, which rooms and workers share
+      - {name: RAY_AUTH_MODE, value: token}
       {{- with include "osler.passwords" $root }}{{ . | nindent 6 }}{{ end }}
     resources: {{- toYaml .resources | nindent 6 }}
     volumeMounts:
