@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
+from pipelines.train.common import rounded
 from pipelines.train.hippocampus import fit
 from pipelines.train.hippocampus.data import Case, DataError, case_ids, load_case
-from pipelines.train.hippocampus.evaluate import PARTS, rounded
-from pipelines.train.hippocampus.run import evaluate_bundle, parse_folds, train_bundle
+from pipelines.train.hippocampus.evaluate import PARTS
+from pipelines.train.hippocampus.run import Work, evaluate_bundle, parse_folds, train_bundle
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
 DEFAULTS = fit.Recipe()
@@ -92,6 +93,13 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads. Part of the recipe: it changes the last digits.")] = (
         DEFAULTS.threads
     ),
+    work: Annotated[Path, typer.Option(help="Where finished folds and the last epoch of a begun one are kept.")] = Path(
+        "var/train/hippocampus"
+    ),
+    resume: Annotated[
+        bool, typer.Option(help="Go on with what lies in --work, fold by fold and epoch by epoch.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     limit: Limit = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +109,10 @@ def train(
 
         python -m pipelines.train.hippocampus --data DIR --out models/hippocampus
 
-    Five-fold cross-validation and a last fit on all cases: add --folds all.
+    Five-fold cross-validation and a last fit on all cases, some four hours on one core; stopped and started again it goes on
+    with the next epoch:
+
+        python -m pipelines.train.hippocampus --data DIR --out models/hippocampus --folds all --resume
 
     Measure the shipped weights again: python -m pipelines.train.hippocampus evaluate --help
     """
@@ -114,7 +125,13 @@ def train(
         cases = _load(data, limit, as_json)
         with Progress(*columns, TextColumn("{task.fields[figures]}"), disable=as_json) as bars:
             summary = train_bundle(
-                cases, chosen, out, recipe, lambda name: _reporter(bars, as_json, name), lambda held_out: held_out
+                cases,
+                chosen,
+                out,
+                recipe,
+                lambda name: _reporter(bars, as_json, name),
+                lambda held_out: held_out,
+                Work(work, resume, device),
             )
     except DataError as error:
         raise typer.BadParameter(str(error)) from error

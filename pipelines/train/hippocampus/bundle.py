@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.train.common import sha256_of, write_json
 from pipelines.train.hippocampus.card import write_card
 from pipelines.train.hippocampus.data import Case
 from pipelines.train.hippocampus.evaluate import (
@@ -42,17 +42,6 @@ class Shipped:
 
     fitted_on: str
     evaluated: tuple[tuple[int, str], ...]
-
-
-def sha256_of(path: Path) -> str:
-    """Lower-case hexadecimal SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def save_weights(network: torch.nn.Module, path: Path) -> None:
-    """Write a plain state dict, which loads with `weights_only=True`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 def _settings() -> dict[str, Any]:
@@ -125,7 +114,7 @@ def write_bundle(
     configs.mkdir(parents=True, exist_ok=True)
     summary = write_figures(figures, out / "docs")
     settings = _settings()
-    _write_json(configs / "inference.json", {**settings["inference"], "network_def": NETWORK_DEF})
+    write_json(configs / "inference.json", {**settings["inference"], "network_def": NETWORK_DEF})
     metadata = {
         **settings["metadata"],
         "name": NAME,
@@ -138,7 +127,7 @@ def write_bundle(
         "eval_metrics": {f"mean_dice_{part}": round(summary["dice"][part]["mean"], 4) for part in PARTS},
         "osler": _osler_section(out, cases, figures, recipe, shipped),
     }
-    _write_json(configs / "metadata.json", metadata)
+    write_json(configs / "metadata.json", metadata)
     (out / "LICENSE").write_text(settings["license_note"].rstrip() + "\n", encoding="utf-8")
     write_card(out / "docs" / "README.md", metadata, summary)
     return summary
@@ -165,7 +154,3 @@ def _osler_section(
             "cases": len(figures),
         },
     }
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

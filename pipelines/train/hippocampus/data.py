@@ -32,16 +32,15 @@ from monai.transforms.spatial.dictionary import (
 )
 from numpy.typing import NDArray
 
+from pipelines.train.common import DataError
 from services.imaging.hippocampus_grid import normalise
+
+__all__ = ["FOLDS", "Case", "DataError", "augmentation", "case_ids", "fold_of", "load_case", "training_batches"]
 
 FOLDS = 5
 #: Covers the crops (31-43 x 40-59 x 24-47 mm) but for a margin of background on the largest; divisible by 8.
 PATCH_RAS = (40, 56, 40)
 LABEL_COUNT = 3
-
-
-class DataError(ValueError):
-    """The data folder lacks something, named in the message."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipelines.train.common import mean_with_interval, rounded
 from pipelines.train.hippocampus.data import Case
 from services.imaging.hippocampus import LABELS, HippocampusModel, segment
 from services.platform.errors import RefusedError
@@ -21,7 +21,6 @@ from services.platform.errors import RefusedError
 #: Voxel (right, anterior, superior) of a 1 mm crop to LPS millimetres; its place in the scanner is not recorded.
 CROP_AFFINE_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 INTERVAL_LEVEL = 0.9
-RESAMPLES = 10_000
 PARTS = ("anterior", "posterior", "total")
 
 
@@ -118,14 +117,6 @@ def evaluate(
     return [evaluate_case(model, case, fold) for fold, model, cases in runs for case in track(cases)]
 
 
-def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """Mean over cases and its 95 % percentile-bootstrap interval (cases resampled 10,000 times)."""
-    data = np.asarray(values, dtype=float)
-    picks = np.random.default_rng(seed).integers(0, len(data), (RESAMPLES, len(data)))
-    low, high = np.percentile(data[picks].mean(axis=1), [2.5, 97.5])
-    return {"mean": float(data.mean()), "ci95_low": float(low), "ci95_high": float(high)}
-
-
 def conformal_half_width(figures: Sequence[CaseFigures], part: str, level: float = INTERVAL_LEVEL) -> float:
     """The relative error that at least `level` of exchangeable new cases stay within (split conformal).
 
@@ -219,14 +210,3 @@ def write_figures(figures: Sequence[CaseFigures], folder: Path) -> dict[str, Any
     summary = summarise(figures)
     (folder / "held_out.json").write_text(json.dumps(rounded(summary), indent=2) + "\n", encoding="utf-8")
     return summary
-
-
-def rounded(value: Any) -> Any:
-    """The same structure with four decimals, and None for what is no number (JSON has no NaN)."""
-    if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [rounded(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 4) if math.isfinite(value) else None
-    return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from monai.losses.dice import DiceCELoss
 from monai.networks.nets.dynunet import DynUNet
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipelines.train.hippocampus.data import Case, augmentation, training_batches
+from pipelines.train.common import save_state
+from pipelines.train.hippocampus.data import Case, DataError, augmentation, training_batches
 from services.imaging.hippocampus_network import build_network, probabilities
 
 #: 1.4 million weights; three halvings take 40x56x40 to 5x7x5, where one voxel sees the whole crop.
@@ -158,37 +161,90 @@ def _epoch(
 
 
 def fit(
-    train: Sequence[Case], held_out: Sequence[Case], recipe: Recipe, report: Report, measure_every: int = 4
+    train: Sequence[Case],
+    held_out: Sequence[Case],
+    recipe: Recipe,
+    report: Report,
+    measure_every: int = 4,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> DynUNet:
-    """Train from random weights and return the moving average of the weights, balanced, in evaluation mode.
+    """Train from random weights and return the moving average of the weights, balanced, in evaluation mode, on the CPU.
 
     The last epoch is kept, never the best one on the held-out cases, so that their Dice stays an honest estimate.
+
+    Args:
+        checkpoint: written after each epoch, taken up if it is there, and removed at the end. A run that was taken up draws
+            other random variations than one that was not stopped.
+        device: for the network, as torch names it.
+
+    Raises:
+        DataError: the checkpoint was made by another recipe.
     """
     seed_everything(recipe)
-    network = build_network(NETWORK_DEF)
-    average = get_ema_multi_avg_fn(recipe.average_decay)  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(network, multi_avg_fn=average)
+    run = _begin(recipe, max(1, len(train) // recipe.batch_size), device)
+    rng = np.random.default_rng(recipe.seed)
+    done = _take_up(run, recipe, checkpoint)
+    for _ in range(done):
+        rng.permutation(len(train))
+    variation = augmentation(recipe.seed + 1000 * done)
     loss_of = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def after_step() -> None:
+        run.schedule.step()
+        run.averaged.update_parameters(run.network)
+
+    last = recipe.last_epoch
+    for epoch in range(done + 1, last + 1):
+        started = time.monotonic()
+        batches = (
+            (images.to(device), labels.to(device))
+            for images, labels in training_batches(train, variation, recipe.batch_size, rng)
+        )
+        loss = _epoch(run.network, batches, loss_of, run.optimizer, after_step)
+        if checkpoint is not None:
+            save_state({"recipe": asdict(recipe), "epoch": epoch, **run.state()}, checkpoint)
+        measured = bool(held_out) and (epoch % measure_every == 0 or epoch == last)
+        averaged = copy.deepcopy(run.averaged.module).cpu() if measured else run.averaged.module
+        dice = mean_dice(averaged, held_out) if measured else None
+        report(Progress(epoch, last, loss, time.monotonic() - started, dice), run.averaged.module)
+    fitted = cast(DynUNet, run.averaged.module.cpu().eval())
+    balance_volume(fitted, train[::BALANCE_STRIDE])
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return fitted
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What changes while a network is trained."""
+
+    network: DynUNet
+    averaged: AveragedModel
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+
+    def state(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimizer", "schedule")}
+
+
+def _begin(recipe: Recipe, steps: int, device: str) -> _Run:
+    network = build_network(NETWORK_DEF).to(device)
+    average = get_ema_multi_avg_fn(recipe.average_decay)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.peak_learning_rate, weight_decay=recipe.weight_decay)
-    steps = max(1, len(train) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.peak_learning_rate, total_steps=max(2, steps * recipe.epochs), pct_start=0.15
     )
-    rng = np.random.default_rng(recipe.seed)
-    variation = augmentation(recipe.seed)
+    return _Run(network, AveragedModel(network, multi_avg_fn=average), optimizer, schedule)
 
-    def after_step() -> None:
-        schedule.step()
-        averaged.update_parameters(network)
 
-    last = recipe.last_epoch
-    for epoch in range(1, last + 1):
-        started = time.monotonic()
-        batches = training_batches(train, variation, recipe.batch_size, rng)
-        loss = _epoch(network, batches, loss_of, optimizer, after_step)
-        measured = bool(held_out) and (epoch % measure_every == 0 or epoch == last)
-        dice = mean_dice(averaged.module, held_out) if measured else None
-        report(Progress(epoch, last, loss, time.monotonic() - started, dice), averaged.module)
-    fitted = cast(DynUNet, averaged.module.eval())
-    balance_volume(fitted, train[::BALANCE_STRIDE])
-    return fitted
+def _take_up(run: _Run, recipe: Recipe, checkpoint: Path | None) -> int:
+    """The number of epochs that a checkpoint holds, its state put into the run; 0 without one."""
+    if checkpoint is None or not checkpoint.is_file():
+        return 0
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if content["recipe"] != asdict(recipe):
+        raise DataError(f"{checkpoint.name} was begun by another recipe; remove it, or leave out --resume")
+    for name in run.state():
+        getattr(run, name).load_state_dict(content[name])
+    return int(content["epoch"])

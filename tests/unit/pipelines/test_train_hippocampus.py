@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from pipelines.train.common import mean_with_interval
 from pipelines.train.hippocampus.__main__ import app
 from pipelines.train.hippocampus.data import DataError, augmentation, case_ids, fold_of, load_case, training_batches
 from pipelines.train.hippocampus.evaluate import (
@@ -19,10 +20,9 @@ from pipelines.train.hippocampus.evaluate import (
     dice,
     hausdorff95,
     left_out_coverage,
-    mean_with_interval,
 )
-from pipelines.train.hippocampus.fit import NETWORK_DEF, balance_volume
-from pipelines.train.hippocampus.run import parse_folds, split
+from pipelines.train.hippocampus.fit import NETWORK_DEF, Progress, Recipe, balance_volume
+from pipelines.train.hippocampus.run import Work, _fitted, parse_folds, split
 from services.imaging.hippocampus import load_bundle
 from services.imaging.hippocampus_network import build_network, probabilities
 
@@ -56,7 +56,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "hippocampus"
-    result = CliRunner().invoke(app, ["--data", str(data), "--out", str(out), "--epochs", "2", "--json"])
+    work = str(tmp_path_factory.mktemp("work"))
+    result = CliRunner().invoke(
+        app, ["--data", str(data), "--out", str(out), "--work", work, "--epochs", "2", "--json"]
+    )
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["epoch"] for line in lines[:-1]] == [1, 2]
@@ -100,6 +103,32 @@ def test_measuring_refuses_weights_other_than_those_recorded(data: Path, bundle:
         metadata_file.write_text(original)
     assert result.exit_code != 0
     assert "SHA-256" in result.output
+
+
+def test_a_stopped_run_goes_on_with_the_next_epoch(data: Path, tmp_path: Path) -> None:
+    """Stopped in its second epoch: the first is kept, taken up, and not run again; then the finished fold is kept."""
+    cases = [load_case(data, one) for one in case_ids(data)]
+    recipe, work = Recipe(epochs=3), Work(tmp_path, resume=True)
+    seen: list[int] = []
+
+    def stopping(progress: Progress, network: torch.nn.Module) -> None:
+        seen.append(progress.epoch)
+        if seen == [1]:
+            raise KeyboardInterrupt
+
+    arguments = ("fold 0", recipe, cases[:2], ())
+    with pytest.raises(KeyboardInterrupt):
+        _fitted(work, *arguments, stopping)
+    assert (tmp_path / "fold-0.begun").is_file()
+    network = _fitted(work, *arguments, stopping)
+    assert seen == [1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-0.pt"]
+    again = _fitted(work, *arguments, stopping)
+    assert seen == [1, 2, 3]
+    for name, tensor in network.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), again.state_dict()[name].numpy())
+    with pytest.raises(DataError, match="another recipe"):
+        _fitted(work, "fold 0", Recipe(epochs=4), cases[:2], (), stopping)
 
 
 def test_no_case_is_both_fitted_and_held_out(data: Path) -> None:
