@@ -32,12 +32,13 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Role:
-    """One input image. `unit`: what its values must be in; empty when any signal will do."""
+    """One input image. `unit`: what its values must be in, empty when any signal will do; `over_time`: (t, z, y, x)."""
 
     name: str
     what: str
     required: bool
     unit: str
+    over_time: bool
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,13 @@ def read_card(name: str, raw: Mapping[str, Any]) -> Card:
         sources=tuple(raw["sources"]),
         limits=tuple(raw["limits"]),
         inputs={
-            role: Role(role, entry["what"], bool(entry.get("required", True)), entry.get("unit", ""))
+            role: Role(
+                role,
+                entry["what"],
+                bool(entry.get("required", True)),
+                entry.get("unit", ""),
+                entry.get("over_time", False),
+            )
             for role, entry in raw["inputs"].items()
         },
         options={
