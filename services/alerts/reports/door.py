@@ -18,7 +18,6 @@ from services.alerts import critical
 from services.alerts.report_refusals import RefusalRoute
 from services.alerts.reports import communication
 from services.alerts.reports.desk import ReportDesk, Stored, Told
-from services.alerts.reports.html import content_security_policy
 from services.alerts.reports.output import Printer
 from services.platform.http import require
 from services.platform.room import RoomContext
@@ -88,6 +87,8 @@ def _add_reading(routes: APIRouter, desk: ReportDesk, printer: Printer) -> None:
             "content-disposition": f'{"inline" if form in ("html", "pdf") else "attachment"}; filename="{made.name}"'
         }
         if form == "html":
+            from services.alerts.reports.html import content_security_policy
+
             headers["content-security-policy"] = content_security_policy()
         return Response(made.content, media_type=made.media_type, headers=headers)
 
