@@ -21,6 +21,7 @@ from services.imaging.host.contract import (
     ignore_progress,
 )
 from services.imaging.host.model import LoadedModel
+from services.imaging.whole_head_analysis import is_whole_head, whole_head_result
 
 _PARTS = (
     ("hippocampus", codes.HIPPOCAMPUS, (LABELS["anterior"], LABELS["posterior"])),
@@ -41,9 +42,13 @@ class HippocampusAnalysis:
         return self._card
 
     def run(self, inputs: Inputs, checkpoint: Checkpoint = ignore_progress) -> Result:
-        """Raises RefusedError `hippocampus.*`."""
+        """A crop around one hippocampus, or a whole head with both. Raises RefusedError `hippocampus.*`, `whole_head.*`."""
         volume = inputs.volume("image")
         checkpoint(0, 1)
+        if is_whole_head(volume):
+            both = whole_head_result(self._card, self._model, volume)
+            checkpoint(1, 1)
+            return both
         found = segment(self._model, volume.array, volume.affine_lps)
         checkpoint(1, 1)
         return _result(self._card, found, volume.affine_lps)
