@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from services.clinical.volume import ImageVolume
@@ -29,9 +30,11 @@ _NOT_A_CRASH = (
     UnknownModelError,
     DeadlinePassedError,
     CallCancelledError,
-    OverloadedError,
 )
 _ANYHOW = Call()
+#: How often a waiting caller is asked whether it still waits, and what one that finds no room is told.
+POLL_S = 0.1
+RETRY_AFTER_S = 2.0
 T = TypeVar("T")
 
 
@@ -127,6 +130,23 @@ class LocalCompute:
         self._cache = ModelCache(self._load, settings.models.memory_mb << 20)
         self._breaker = Breaker(settings.models.crashes, settings.models.crash_pause_s)
         self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(settings.models.max_queued + 1)
+
+    @contextmanager
+    def _turn(self, call: Call) -> Iterator[None]:
+        """One caller at a time; the others wait, within their deadlines, as long as there is room."""
+        if not self._room.acquire(blocking=False):
+            raise OverloadedError("a model runs and the queue is full", RETRY_AFTER_S)
+        try:
+            while not self._lock.acquire(timeout=POLL_S):
+                call.checkpoint(0, 1)
+            try:
+                call.checkpoint(0, 1)
+                yield
+            finally:
+                self._lock.release()
+        finally:
+            self._room.release()
 
     def _load(self, name: str) -> Held:
         import torch
@@ -138,8 +158,7 @@ class LocalCompute:
         """As `Compute.run`."""
 
         def work() -> Result:
-            with self._lock:
-                call.checkpoint(0, 1)
+            with self._turn(call):
                 analysis: Analysis = self._cache.get(name)
                 return analysis.run(inputs, call.checkpoint)
 
@@ -149,7 +168,7 @@ class LocalCompute:
         """As `Compute.explain`."""
 
         def work() -> Explanation:
-            with self._lock:
+            with self._turn(call):
                 return explain_with(self._registry, name, "cpu", inputs, target, call)
 
         return guarded(name, self._breaker, work)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from services.clinical.volume import ImageVolume
-from services.imaging.compute import explain_with, guarded, load_held, segment_hippocampus
+from services.imaging.compute import POLL_S, RETRY_AFTER_S, explain_with, guarded, load_held, segment_hippocampus
 from services.imaging.host.cache import Breaker, ModelCache
 from services.imaging.host.calls import Call, CallCancelledError, DeadlinePassedError, OverloadedError, caught
 from services.imaging.host.contract import Analysis, Inputs, Result, ignore_progress
@@ -37,11 +37,8 @@ if TYPE_CHECKING:
 APPLICATION = "osler-imaging"
 #: Longest wait for a call that sets no deadline.
 TIMEOUT_S = 300.0
-#: How often a waiting caller is asked whether it still waits.
-POLL_S = 0.1
 #: Models of which one replica is the preferred one, however small they are.
 MODELS_PER_REPLICA = 64
-RETRY_AFTER_S = 2.0
 _ANYHOW = Call()
 _PASSED, _CANCELLED, _CRASHED, _UNKNOWN = "deadline", "cancelled", "crashed", "unknown"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from services.imaging.host.contract import ignore_progress
-from services.platform.errors import OslerError
+from services.platform.errors import OslerError, RetryableError
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class CallCancelledError(OslerError):
     """The caller went away."""
 
 
-class OverloadedError(OslerError):
+class OverloadedError(RetryableError):
     """Too many requests wait already; the same one may succeed after `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:

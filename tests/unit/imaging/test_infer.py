@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -21,8 +22,6 @@ from services.clinical import codes
 from services.clinical.dicom.seg import read_segmentation
 from services.clinical.dicom.series import load_series
 from services.imaging.compute import LocalCompute
-from services.imaging.host.calls import Call, OverloadedError
-from services.imaging.host.contract import Inputs, Result
 from services.imaging.host.files import lps_of
 from services.imaging.host.registry import registry_of
 from services.imaging.service import ImagingService
@@ -167,26 +166,19 @@ class TestCommand:
             assert isinstance(result.exception, OslerError)
 
 
-class Busy(LocalCompute):
-    """A full queue, as Ray Serve reports one."""
-
-    def run(self, name: str, inputs: Inputs, call: Call = Call()) -> Result:  # noqa: B008
-        raise OverloadedError("every replica is busy and the queue is full", 2.0)
-
-
 class Server:
     """The room's servicer behind a real gRPC server."""
 
-    def __init__(self, home, kind=LocalCompute):
+    def __init__(self, home, **models):
         slow = {
             **INFERENCE,
             "inferer": {**INFERENCE["inferer"], "roi_size": [8, 8, 8], "overlap": 0.9, "sw_batch_size": 1},
         }
         write_bundle(home / "models" / "bright")
         write_bundle(home / "models" / "slow", inference=slow)
-        self.settings = Settings(home=home, models=Models(path=home / "none"))
+        self.settings = Settings(home=home, models=Models(path=home / "none", **models))
         self.blobs = BlobStore(f"file://{home}/blobs")
-        self.compute = kind(self.settings)
+        self.compute = LocalCompute(self.settings)
         registry = registry_of(self.settings)
         self.servicer = ImagingService(None, None, self.compute, registry, self.blobs)
         self.security = Security(self.settings)
@@ -317,15 +309,23 @@ class TestGrpc:
 
 
 async def _wait(event, seconds=5.0):
-    import asyncio
-
     return await asyncio.to_thread(event.wait, seconds)
 
 
 async def test_overload_says_when_to_try_again(tmp_path):
-    server = await Server(tmp_path, Busy).start()
+    """One call runs, one may wait, the third is told."""
+    server = await Server(tmp_path, max_queued=1).start()
     try:
-        told = await failure(server.stub.Infer(server.request(), timeout=5))
+        running = server.stub.InferStream(imaging_pb2.InferStreamRequest(infer=server.request("slow")))
+        await running.read()
+        waiting = server.stub.InferStream(imaging_pb2.InferStreamRequest(infer=server.request("slow")))
+        called = asyncio.ensure_future(waiting.read())
+        await asyncio.sleep(0.2)
+        told = await failure(server.stub.Infer(server.request(), timeout=1))
+        running.cancel()
+        # The one that waited gets its turn.
+        assert (await called).progress.total
+        waiting.cancel()
     finally:
         await server.channel.close()
         await server.server.stop(0)
