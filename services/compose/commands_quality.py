@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from services.compose.console import Json, print_json, print_rows
 from services.platform.errors import OslerError
@@ -33,6 +32,8 @@ def quality(
     text and implausible SUV. Nothing is stored or sent. Exit status: 0 when all are accepted or warned about, 2 when one is
     rejected. Example: `osler quality ./scan --json | jq '.[] | select(.verdict != "accept")'`.
     """
+    from rich.progress import track
+
     from services.imaging.quality import Verdict, assess_series
 
     rows: list[dict[str, Any]] = []
