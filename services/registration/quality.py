@@ -241,13 +241,17 @@ def _peak(scene: _Scene, matrix: Matrix) -> tuple[float, float]:
 
 
 def _again(scene: _Scene, matrix: Matrix, points: Points) -> tuple[float, float]:
-    """Distance walked by a search of its own from the result, and how well mirror images fit (see `Measures`)."""
-    table = THRESHOLDS["probe"]
-    some = _some(scene.points, table["search_points"])
+    """Distance walked by searches of their own from the result, and how well mirror images fit (see `Measures`).
 
-    def search(start: Matrix) -> tuple[Matrix, float]:
+    Where the first search walks far, others at other points decide with it: the mean of the ends counts, as for the result.
+    """
+    table = THRESHOLDS["probe"]
+    count = len(scene.points.points)
+    step = max(1, count // table["search_points"])
+
+    def search(start: Matrix, first: int = 0) -> tuple[Matrix, float]:
         found = descend(
-            some,
+            Sampled(scene.points.points[first::step], scene.points.values[first::step]),
             scene.target,
             start,
             scene.centre,
@@ -257,9 +261,12 @@ def _again(scene: _Scene, matrix: Matrix, points: Points) -> tuple[float, float]
         )
         return found.matrix, found.information
 
-    ends, here = search(matrix)
+    end, here = search(matrix)
+    ends = [end]
+    if distances(end, matrix, points).mean() > table["search_again_mm"]:
+        ends += [search(matrix, first)[0] for first in range(1, min(step, table["searches"]))]
     flips = [search(matrix @ _flip(axis, scene.centre))[1] for axis in range(3)]
-    return float(distances(ends, matrix, points).mean()), max(flips) / max(here, 1e-9)
+    return _mean_gap(ends, [matrix], points), max(flips) / max(here, 1e-9)
 
 
 def _flip(axis: int, centre: NDArray[np.float64]) -> Matrix:
