@@ -60,11 +60,15 @@ def without_differential_bias(first: Floats, second: Floats, brain: BoolArray, s
 
 @dataclass(frozen=True)
 class Shift:
-    """Change of brain volume in mL (negative: loss), its standard deviation, and the volume at the first visit, mL."""
+    """Change of brain volume in mL (negative: loss), its standard deviation, and the volume at the first visit, mL.
+
+    `agreement`: correlation of the two images within the brain and its boundary; low where their contrast differs.
+    """
 
     change_ml: float
     deviation_ml: float
     brain_ml: float
+    agreement: float
 
 
 def boundary_shift(first: Floats, second: Floats, brain: BoolArray, spacing_mm: Spacing) -> Shift:
@@ -96,7 +100,9 @@ def boundary_shift(first: Floats, second: Floats, brain: BoolArray, spacing_mm: 
     of_place = [(moved[2 * axis] - moved[2 * axis + 1]) / 2 for axis in range(3)]
     others = [float(integral(two, window)[band].sum()) for window in limits["other_windows"]]
     parts = [_bootstrap(change, band, spacing_mm), *of_place, float(np.std([whole, *others], ddof=1))]
-    return Shift(whole, float(np.linalg.norm(parts)), float(brain.sum()) * voxel_ml)
+    around = band | inner
+    agreement = float(np.corrcoef(one[around], two[around])[0, 1])
+    return Shift(whole, float(np.linalg.norm(parts)), float(brain.sum()) * voxel_ml, agreement)
 
 
 def _bootstrap(change: Floats, band: BoolArray, spacing_mm: Spacing) -> float:

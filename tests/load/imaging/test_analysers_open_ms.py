@@ -66,7 +66,7 @@ def test_overlap_with_the_expert(shared_data: Path, with_t2: bool) -> None:
         f"\nopen-ms patient 01, {'FLAIR and T2' if with_t2 else 'FLAIR'}: Dice {dice:.2f}, sensitivity "
         f"{both.sum() / expert.sum():.2f}, precision {both.sum() / max(1, found.sum()):.2f}; lesions found {hit} of {count}, "
         f"false {false}; volume {found.sum() * voxel:.0f} mm3 of {expert.sum() * voxel:.0f} mm3; "
-        f"brain change {change.value:+.2f} % ({change.uncertainty})"
+        f"brain change {change.value:+.2f} % ({change.uncertainty}); {'; '.join(result.cautions)}"
     )
     assert dice > (0.5 if with_t2 else 0.35)
     assert hit >= 3

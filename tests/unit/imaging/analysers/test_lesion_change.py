@@ -103,10 +103,21 @@ def test_brain_change_has_its_interval() -> None:
         "t1_2": visit(False, seed=4, shrink_mm=0.8, flair=False),
         "brain": Image(head()[0] > 0, AFFINE),
     }
-    value = run("lesion_change", images).values["brain_change_percent"]
+    result = run("lesion_change", images)
+    value = result.values["brain_change_percent"]
+    assert not any("do not rely" in caution for caution in result.cautions)
     assert value.value == pytest.approx(-100 * (1 - (47.2 / 48) ** 3), rel=0.25)
     assert isinstance(value.uncertainty, Interval)
     assert value.uncertainty.lower < value.value < value.uncertainty.upper < 0
+
+
+def test_another_t1_contrast_is_told() -> None:
+    first = visit(False, seed=3, flair=False)
+    other = replace(
+        first, array=(300 * np.sqrt(first.array / 300) + 60 * (np.indices(SHAPE)[0] % 2)).astype(np.float32)
+    )
+    result = run("lesion_change", pair() | {"t1_1": first, "t1_2": other, "brain": Image(head()[0] > 0, AFFINE)})
+    assert any("do not rely" in caution for caution in result.cautions)
 
 
 def test_refusals() -> None:

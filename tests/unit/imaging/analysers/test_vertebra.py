@@ -66,8 +66,16 @@ def test_normal_body(angles: tuple[float, float, float], spacing: tuple[float, f
     assert (values["genant_grade"], kind) == (0, "none")
 
 
-@pytest.mark.parametrize(("loss", "grade"), [(0.15, 0), (0.225, 1), (0.32, 2), (0.5, 3)])
-@pytest.mark.parametrize("angles", [(0, 0, 0), (20, -10, 6)])
+@pytest.mark.parametrize(
+    ("loss", "grade", "angles"),
+    [
+        (0.15, 0, (0, 0, 0)),
+        (0.225, 1, (20, -10, 6)),
+        (0.32, 2, (0, 0, 0)),
+        (0.32, 2, (20, -10, 6)),
+        (0.5, 3, (20, -10, 6)),
+    ],
+)
 def test_wedge(loss: float, grade: int, angles: tuple[float, float, float]) -> None:
     wedge = body(anterior=loss, rotation=turned(*angles))
     values, kind = graded(wedge)
