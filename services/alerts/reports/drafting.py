@@ -164,7 +164,11 @@ def _impression(
     if bare:
         what = ", ".join(f"{thing.label}{f' ({thing.site})' if thing.site else ''}" for thing in bare)
         found.append(Line(words["bare"].format(what=what), tuple(i for thing in bare for i in thing.finding_ids)))
-    if not lesions:
+    organs = [thing for thing in measured.ordered(current.values()) if thing.kind == "organ" and thing.values]
+    if organs and not lesions:
+        what = "; ".join(measured.told(thing) for thing in organs)
+        found.append(Line(words["organs"].format(what=what), tuple(i for thing in organs for i in thing.finding_ids)))
+    elif not lesions:
         found.append(Line(words["nothing"]))
     elif not before.things:
         found.append(Line(words["baseline"]))
@@ -224,14 +228,16 @@ def _limitations(study: Visit) -> list[Line]:
     found = [Line(words["standing"])]
     found += _quality(study.findings.quality)
     names = {s.series_instance_uid: _series_name(s) for s in study.manifest.series}
+    unread: dict[str, list[str]] = {}
     for row in study.findings.routing:
         if not row.analyses and row.series_instance_uid in names and not _is_annotation(study, row.series_instance_uid):
-            text = words["not_read"].format(what=names[row.series_instance_uid], reason=row.reason)
-            found.append(Line(text, (row.series_instance_uid,)))
+            unread.setdefault(row.reason, []).append(row.series_instance_uid)
     for refusal in study.findings.refusals:
-        what = names.get(refusal.subject, "a series")
         remedy = f"; {refusal.remedy}" if refusal.remedy else ""
-        found.append(Line(words["not_read"].format(what=what, reason=refusal.message + remedy), (refusal.subject,)))
+        unread.setdefault(refusal.message + remedy, []).append(refusal.subject)
+    for reason, uids in unread.items():
+        what = ", ".join(dict.fromkeys(names.get(uid, "a series") for uid in uids))
+        found.append(Line(words["not_read"].format(what=what, reason=reason), tuple(uids)))
     return found + _cautions(study.findings.findings)
 
 
@@ -260,6 +266,6 @@ def _cautions(findings: Iterable[imaging_pb2.Finding]) -> list[Line]:
             about.setdefault(caution, []).append(finding)
     found = []
     for caution, having in about.items():
-        labels = ", ".join(dict.fromkeys(f.tracking_id or f.finding_type.display for f in having))
+        labels = "; ".join(dict.fromkeys(f.tracking_id or f.finding_type.display for f in having))
         found.append(Line(f"{labels}: {caution.rstrip('.')}.", tuple(f.finding_id for f in having)))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -52,22 +53,31 @@ class Earlier:
 
 
 def things(findings: Iterable[imaging_pb2.Finding]) -> dict[str, Thing]:
-    """What findings are about, by tracking UID (else tracking id, else the finding itself)."""
+    """What findings are about, by tracking UID (else tracking id, else the finding itself).
+
+    One thing drawn on several images under names that differ by the image only ("GTV_CT", "GTV_PET") is one thing.
+    """
     found: dict[str, Thing] = {}
     for finding in findings:
         kind = _KINDS.get(finding.kind)
         if kind is None:
             continue
-        key = finding.tracking_uid or finding.tracking_id or finding.finding_id
-        thing = found.setdefault(key, Thing(key, kind, _label(finding), _site(finding)))
+        key, label = _identity(finding)
+        thing = found.setdefault(key, Thing(key, kind, label, _site(finding)))
         thing.finding_ids.append(finding.finding_id)
         for name, value in _values(finding, kind):
             thing.values.setdefault(name, value)
     return found
 
 
-def _label(finding: imaging_pb2.Finding) -> str:
-    return finding.tracking_id or finding.finding_type.display or "Finding"
+def _identity(finding: imaging_pb2.Finding) -> tuple[str, str]:
+    """Key and label. A name with words for the image loses them, and is then itself the key."""
+    label = finding.tracking_id or finding.finding_type.display or "Finding"
+    words = re.split(r"[\s_]+", label.strip())
+    kept = [word for word in words if word.lower() not in phrases()["image_words"]]
+    if finding.kind == imaging_pb2.FINDING_KIND_LESION and kept and len(kept) < len(words):
+        return f"label:{' '.join(kept).casefold()}", " ".join(kept)
+    return finding.tracking_uid or finding.tracking_id or finding.finding_id, label
 
 
 def _site(finding: imaging_pb2.Finding) -> str:
@@ -148,7 +158,8 @@ def _change(thing: Thing, before: Thing) -> str:
     words = phrases()
     for name in words["leading"]:
         if name in thing.values and before.values.get(name):
-            percent = 100 * (thing.values[name] / before.values[name] - 1)
+            # Rounded, so that a change of exactly the limit is on the right side of it.
+            percent = round(100 * (thing.values[name] / before.values[name] - 1), 6)
             if abs(percent) <= words["unchanged_percent"]:
                 return "unchanged"
             return "larger" if percent > 0 else "smaller"
@@ -217,6 +228,16 @@ def _cell(row: Mapping[str, Any], thing: Thing, earlier: Earlier) -> str:
     return f"{shown(plain, value)} ({shown(plain, before)}{_percent(value, before)})"
 
 
+def told(thing: Thing) -> str:
+    """One thing with what was measured, in words."""
+    return f"{thing.label}{_in(thing)} {_lower(_told(thing.values))}"
+
+
+def _lower(text: str) -> str:
+    """A title inside a sentence, unless it is a name such as SUVmax."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
 def longest(current: Mapping[str, Thing]) -> str:
     """The largest lesion in words, by the first leading measurement that any has; "" without one."""
     rows = {row["concept"]: row for row in phrases()["measurements"]}
@@ -224,7 +245,5 @@ def longest(current: Mapping[str, Thing]) -> str:
         having = [thing for thing in current.values() if thing.kind == "lesion" and name in thing.values]
         if having:
             top = max(having, key=lambda thing: (thing.values[name], thing.label))
-            title = rows[name]["title"]
-            title = title if title.isupper() or title.startswith("SU") else title.lower()
-            return f"{top.label}{_in(top)}, {title} {shown(rows[name], top.values[name])}"
+            return f"{top.label}{_in(top)}, {_lower(rows[name]['title'])} {shown(rows[name], top.values[name])}"
     return ""

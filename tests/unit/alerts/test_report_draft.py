@@ -17,16 +17,18 @@ from osler.advisor.v1 import advisor_pb2
 from osler.events.v1 import events_pb2
 from osler.fusion.v1 import fusion_pb2
 from osler.imaging.v1 import imaging_pb2
+from osler.ingest.v1 import ingest_pb2
 from typer.testing import CliRunner
 
 from pipelines.cohort import demo
 from services.alerts import worklist_store
-from services.alerts.reports import drafting, html, pdf, present
+from services.alerts.reports import drafting, html, measured, pdf, present
 from services.alerts.reports.desk import ReportDesk, Stored
 from services.alerts.reports.differences import between
 from services.alerts.reports.model import Line, Report, Section, digest, from_json, to_json
 from services.alerts.reports.output import Printer
 from services.cli import app
+from services.clinical import codes
 from services.compose.rooms import Foundations, lay_foundations, migrate_all
 from services.platform.config import Settings
 from services.platform.errors import RefusedError
@@ -329,3 +331,58 @@ def test_advice_that_waits_is_not_taken_for_none(case: demo_case.DemoCase, desk:
     empty = advisor_pb2.PatientAdvice(patient_key=case.key)
     none = drafting.draft(drafting.Case(visit, case.snapshot, empty), date(2026, 8, 25))
     assert none.section("recommendations").lines[0].text.startswith("None from the rules")
+
+
+def of(name: str, concept: codes.Concept, value: float, unit: str, kind: int) -> imaging_pb2.Finding:
+    found = imaging_pb2.Finding(finding_id=f"id-{name}", kind=kind, tracking_id=name, tracking_uid=f"uid-{name}")
+    found.measurements.add(concept=concept.proto, value={"value": value, "unit": unit})
+    return found
+
+
+def test_one_mass_drawn_on_three_images_is_one_lesion() -> None:
+    """As the contours of the public soft-tissue sarcoma set are named."""
+    lesion = imaging_pb2.FINDING_KIND_LESION
+    found = measured.things(
+        [
+            of("GTV_Mass_CT", codes.LONG_AXIS, 105.0, "mm", lesion),
+            of("GTV_Mass_MR_T1", codes.LONG_AXIS, 104.0, "mm", lesion),
+            of("GTV_Mass_PET", codes.SUV_MAX, 10.2, codes.UNIT_SUV_BW, lesion),
+            of("GTV_Node_CT", codes.LONG_AXIS, 12.0, "mm", lesion),
+        ]
+    )
+    assert [(thing.label, thing.values) for thing in found.values()] == [
+        ("GTV Mass", {"LONG_AXIS": 105.0, "SUV_MAX": 10.2}),
+        ("GTV Node", {"LONG_AXIS": 12.0}),
+    ]
+    assert found["label:gtv mass"].finding_ids == ["id-GTV_Mass_CT", "id-GTV_Mass_MR_T1", "id-GTV_Mass_PET"]
+
+
+def test_organs_without_lesions_are_the_impression(case: demo_case.DemoCase) -> None:
+    findings = imaging_pb2.StudyFindings(study_instance_uid="1.2", patient_key=case.key)
+    findings.findings.append(of("hippocampus", codes.VOLUME, 3600.0, "mm3", imaging_pb2.FINDING_KIND_ORGAN))
+    manifest = ingest_pb2.StudyManifest(study_instance_uid="1.2", patient_key=case.key)
+    made = drafting.draft(drafting.Case(drafting.Visit(manifest, findings, None), case.snapshot), date(2026, 8, 25))
+    assert [line.text for line in made.section("impression").lines] == [
+        "No lesion was measured by Osler. Measured: hippocampus volume 3.6 mL."
+    ]
+    assert made.study_date == ""
+
+
+@pytest.mark.parametrize(
+    ("now", "word"), [(22.0, "unchanged"), (22.1, "larger"), (18.0, "unchanged"), (17.9, "smaller")]
+)
+def test_the_words_for_change_turn_at_ten_percent(now: float, word: str) -> None:
+    lesion = imaging_pb2.FINDING_KIND_LESION
+    earlier = measured.earlier_of([(date(2026, 1, 1), [of("a", codes.LONG_AXIS, 20.0, "mm", lesion)])])
+    (line,) = measured.lines(measured.things([of("a", codes.LONG_AXIS, now, "mm", lesion)]), earlier)
+    assert line.text.startswith(f"a: {word}. Long axis")
+
+
+def test_a_lesion_that_is_gone_and_one_that_is_new_are_told() -> None:
+    lesion = imaging_pb2.FINDING_KIND_LESION
+    earlier = measured.earlier_of([(date(2026, 1, 1), [of("a", codes.LONG_AXIS, 20.0, "mm", lesion)])])
+    found = measured.lines(measured.things([of("b", codes.LONG_AXIS, 9.0, "mm", lesion)]), earlier)
+    assert [line.text for line in found] == [
+        "b: not among the lesions measured before. Long axis 9 mm.",
+        "a: measured on 1 Jan 2026 (Long axis 20 mm) and not on this study; whether it has resolved must be read.",
+    ]
