@@ -50,7 +50,8 @@ def headers(datasets: Sequence[Dataset]) -> list[Dataset]:
     copies = []
     for dataset in datasets:
         copy = Dataset()
-        copy.update({element.tag: element for element in dataset if element.tag.group < 0x7FE0})
+        # By tag: going over the elements would read pixel data that still lie in their file.
+        copy.update({tag: dataset[tag] for tag in sorted(dataset.keys()) if tag.group < 0x7FE0})
         for keyword in _TYPE_2:
             if keyword not in copy:
                 setattr(copy, keyword, "")

@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from scipy import ndimage
 
+from services.clinical.dicom import derived
 from services.clinical.dicom.pixels import open_instance
 from services.clinical.dicom.series import load_series
 from services.platform.errors import RefusedError
@@ -168,6 +169,7 @@ def test_pixel_data_stay_in_their_file(picture, tmp_path):
     opened = [open_instance(tmp_path / f"{number}.dcm") for number in range(3)]
     for _ in range(2):
         np.testing.assert_array_equal(load_series(opened).array, large)
+        assert derived.headers(opened)[2].PatientID == "TEST-1"
         assert all(dataset.get_item("PixelData", keep_deferred=True).value is None for dataset in opened)
 
 
