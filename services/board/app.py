@@ -26,10 +26,12 @@ from services.board.meeting_pages import add_meeting_pages
 from services.board.pages import HERE, IdleLock, Pages, Reader, add_error_pages, make_templates
 from services.board.reading import Board
 from services.board.reads_pages import add_reads_pages
+from services.board.smart_launch import resolver
 from services.board.surfaces_pages import add_surface_pages
 from services.platform.errors import OslerError
 from services.platform.http import create_app
 from services.platform.http_login import add_login
+from services.platform.http_smart import add_smart
 from services.platform.room import RoomContext
 from services.platform.rpc import NotFoundError
 from services.platform.security import PermissionDeniedError, Principal
@@ -81,6 +83,7 @@ def build_app(context: RoomContext) -> FastAPI:
     app.state.pages = pages
     add_error_pages(app, pages)
     add_login(app, after="/", page=_login_page(templates))
+    add_smart(app, resolver(context))
     add_case_pages(app, pages)
     add_access_pages(app, pages)
     add_meeting_pages(app, pages)

@@ -67,6 +67,7 @@ class Cell:
 class Value:
     """One measured value, and how. `spread`: its interval, or why there is none. `before`: what a reader replaced."""
 
+    finding_id: str
     code: str
     name: str
     unit: str
@@ -78,7 +79,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Sighting:
-    """One finding at one visit, and what a reader said of it. `verdict`: empty while nobody reviewed it."""
+    """One lesion at one visit, and what a reader said of it. `verdict`: empty while nobody reviewed it.
+
+    PET and CT may each have measured it: `finding_id` is the first of their findings, and a review counts for all.
+    """
 
     finding_id: str
     study_uid: str
@@ -279,22 +283,35 @@ def _lesion_row(
         kind,
         [_cell(counted, days, concept) for concept in concepts],
         list(dict.fromkeys(c for f in track for c in f.cautions)),
-        [_sighting(f, reviews.get(f.finding_id), original.get(f.finding_id)) for f in track],
+        _sightings(track, reviews, original),
     )
 
 
-def _sighting(finding: imaging_pb2.Finding, review: Review | None, before: imaging_pb2.Finding | None) -> Sighting:
+def _sightings(
+    track: list[imaging_pb2.Finding], reviews: Mapping[str, Review], original: Mapping[str, imaging_pb2.Finding]
+) -> list[Sighting]:
+    by_study: dict[str, list[imaging_pb2.Finding]] = defaultdict(list)
+    for finding in track:
+        by_study[finding.study_instance_uid].append(finding)
+    return [_sighting(found, reviews, original) for found in by_study.values()]
+
+
+def _sighting(
+    found: list[imaging_pb2.Finding], reviews: Mapping[str, Review], original: Mapping[str, imaging_pb2.Finding]
+) -> Sighting:
+    first = found[0]
+    review = next((reviews[f.finding_id] for f in found if f.finding_id in reviews), None)
     said = f"{review.author}, {review.at:%d %b %Y %H:%M} UTC" if review else ""
     return Sighting(
-        finding.finding_id,
-        finding.study_instance_uid,
-        _day(finding),
+        first.finding_id,
+        first.study_instance_uid,
+        _day(first),
         review.verdict if review else "",
         said,
         _review_words(review) if review else "",
-        finding.provenance.method,
-        finding.provenance.code_version,
-        [_value(finding, m, before, review) for m in finding.measurements],
+        ", ".join(dict.fromkeys(f.provenance.method for f in found)),
+        first.provenance.code_version,
+        [_value(f, m, original.get(f.finding_id), reviews.get(f.finding_id)) for f in found for m in f.measurements],
     )
 
 
@@ -324,7 +341,9 @@ def _value(
         was = f"{scale * old:.4g}" if old is not None else ""
     unit = "mL" if quantity.unit == codes.UNIT_MM3 else quantity.unit
     name = next((n for c, n, _ in _COLUMNS if c.code == code), measurement.concept.display or code)
-    return Value(code, name, "" if unit == "1" else unit, scale * value, measurement.method, spread, was)
+    return Value(
+        finding.finding_id, code, name, "" if unit == "1" else unit, scale * value, measurement.method, spread, was
+    )
 
 
 def _cell(track: list[imaging_pb2.Finding], days: list[date], concept: codes.Concept) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -13,14 +13,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from osler.imaging.v1 import imaging_pb2
 
 from services.board import findings_review, meeting, store, whatif
-from services.board.access import KEEPERS
 from services.board.findings_review import reasons
 from services.board.pages import THEME_COOKIE, THEMES, Pages, Reader
 from services.board.worker import ROOM, announce_reviewed
+from services.clinical.codes import UNIT_MM3
 from services.platform.errors import RefusedError
-from services.platform.http import require
 from services.platform.rpc import NotFoundError
 
 _PARTS = ("strip", "findings", "response", "advice", "news")
@@ -164,42 +164,44 @@ def _add_review(app: FastAPI, pages: Pages) -> None:
 
 
 def keep_review(pages: Pages, patient_key: str, form: Mapping[str, str], author: str) -> None:
-    """Keeps a review and announces the study's findings as they stand with it.
+    """Keeps a review of a lesion at one visit and announces the study's findings as they stand with it.
 
     Raises NotFoundError for a finding that imaging did not announce, RefusedError as `findings_review.check`.
     """
-    finding = pages.board.finding(patient_key, form.get("finding", ""))
+    study, found = pages.board.lesion(patient_key, form.get("finding", ""))
     verdict, reason = form.get("verdict", ""), form.get("reason", "")
-    corrections = _corrections(form, finding) if verdict == "corrected" else {}
-    findings_review.check(verdict, reason, corrections, finding)
-    review_id = str(uuid.uuid4())
-    row = {
-        "review_id": review_id, "patient_key": patient_key, "study_instance_uid": finding.study_instance_uid,
-        "finding_id": finding.finding_id, "verdict": verdict, "reason": reason, "note": form.get("note", "").strip()[:2000],
-        "corrections": json.dumps(corrections), "author": author, "at": datetime.now(UTC),
-    }  # fmt: skip
+    corrections = _corrections(form, found) if verdict == "corrected" else {}
+    findings_review.check(verdict, reason, corrections, found)
+    review_id, at = str(uuid.uuid4()), datetime.now(UTC)
     with pages.database.transaction(ROOM) as tx:
-        store.add_review(tx.session, row)
-        announce_reviewed(tx, finding.study_instance_uid, review_id)
+        for finding in found:
+            row = {
+                "review_id": str(uuid.uuid4()), "patient_key": patient_key, "study_instance_uid": study,
+                "finding_id": finding.finding_id, "verdict": verdict, "reason": reason,
+                "note": form.get("note", "").strip()[:2000],
+                "corrections": json.dumps(corrections.get(finding.finding_id, {})), "author": author, "at": at,
+            }  # fmt: skip
+            store.add_review(tx.session, row)
+        announce_reviewed(tx, study, review_id)
 
 
-def _corrections(form: Mapping[str, str], finding: Any) -> dict[str, float]:
-    """Changed values by concept code, in the unit of the measurement. Raises RefusedError for what is no number."""
-    changed: dict[str, float] = {}
-    for measurement in finding.measurements:
-        code, text = measurement.concept.code, form.get(f"value.{measurement.concept.code}", "").strip()
-        if not text or text == form.get(f"was.{code}", "").strip():
-            continue
-        try:
-            value = float(text.replace(",", "."))
-        except ValueError:
-            raise RefusedError(
-                "review.not_a_number", "a corrected value is not a number", remedy="write the number only, such as 23.5"
-            ) from None
-        changed[code] = value * 1000.0 if measurement.value.unit == "mm3" else value
+def _corrections(form: Mapping[str, str], found: Sequence[imaging_pb2.Finding]) -> dict[str, dict[str, float]]:
+    """Changed values, in the unit of the measurement. Raises RefusedError for what is no number."""
+    changed: dict[str, dict[str, float]] = {}
+    for finding in found:
+        for measurement in finding.measurements:
+            field = f"{finding.finding_id}|{measurement.concept.code}"
+            text = form.get(f"value.{field}", "").strip()
+            if not text or text == form.get(f"was.{field}", "").strip():
+                continue
+            try:
+                value = float(text.replace(",", "."))
+            except ValueError:
+                raise RefusedError(
+                    "review.not_a_number",
+                    "a corrected value is not a number",
+                    remedy="write the number only, such as 23.5",
+                ) from None
+            scale = 1000.0 if measurement.value.unit == UNIT_MM3 else 1.0
+            changed.setdefault(finding.finding_id, {})[measurement.concept.code] = value * scale
     return changed
-
-
-def keeper_required() -> Any:
-    """Dependency of routes that only keepers of the board may use."""
-    return require(*KEEPERS)

@@ -7,7 +7,7 @@ follow by the same path as the first reading. Imaging's own findings are kept: a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -61,8 +61,19 @@ def standing(reviews: Iterable[Review]) -> dict[str, Review]:
     return {finding_id: review for finding_id, review in newest.items() if review.verdict != "withdrawn"}
 
 
-def check(verdict: str, reason: str, corrections: Mapping[str, float], finding: imaging_pb2.Finding) -> None:
-    """Raises RefusedError for an unknown verdict or reason, and for corrections that the finding cannot have."""
+#: Finding id -> code of the measured concept -> value in the unit of the measurement.
+Corrections = Mapping[str, Mapping[str, float]]
+
+
+def siblings(finding: imaging_pb2.Finding, study: imaging_pb2.StudyFindings) -> list[imaging_pb2.Finding]:
+    """Every finding of the same lesion in the study, as PET and CT each measure it; the finding alone without tracking."""
+    if not finding.tracking_uid:
+        return [finding]
+    return [f for f in study.findings if f.tracking_uid == finding.tracking_uid]
+
+
+def check(verdict: str, reason: str, corrections: Corrections, findings: Sequence[imaging_pb2.Finding]) -> None:
+    """Raises RefusedError for an unknown verdict or reason, and for corrections that the findings cannot have."""
     if reason not in reasons().get(verdict, {}):
         raise RefusedError(
             "review.reason_missing",
@@ -72,15 +83,16 @@ def check(verdict: str, reason: str, corrections: Mapping[str, float], finding: 
         )
     if verdict != "corrected":
         return
-    known = {m.concept.code for m in finding.measurements}
-    if not corrections or not set(corrections) <= known:
+    known = {(f.finding_id, m.concept.code) for f in findings for m in f.measurements}
+    given = {(finding_id, code): value for finding_id, values in corrections.items() for code, value in values.items()}
+    if not given or not set(given) <= known:
         raise RefusedError(
             "review.nothing_corrected",
             "a correction needs at least one new value of a measurement that the finding has",
             missing=["a new value"],
             remedy="change a value, or accept or reject the finding",
         )
-    if not all(0 <= value <= _LARGEST for value in corrections.values()):
+    if not all(0 <= value <= _LARGEST for value in given.values()):
         raise RefusedError(
             "review.implausible_value",
             "a corrected value is negative or too large",

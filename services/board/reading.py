@@ -76,14 +76,14 @@ class Board:
         visits = [self._visit(s, cases.places(snapshot, s.study_instance_uid)) for s in studies]
         return Page(found, view, visits)
 
-    def finding(self, patient_key: str, finding_id: str) -> imaging_pb2.Finding:
-        """What imaging found, before any review. Raises NotFoundError."""
+    def lesion(self, patient_key: str, finding_id: str) -> tuple[str, list[imaging_pb2.Finding]]:
+        """The study of a finding, and what imaging found of the same lesion in it, before any review. Raises NotFoundError."""
         with self._database.session() as session:
             analyses = store.analyses(session, patient_key)
-        for study in analyses.values():
+        for uid, study in analyses.items():
             for finding in study.findings:
                 if finding.finding_id == finding_id:
-                    return finding
+                    return uid, findings_review.siblings(finding, study)
         raise NotFoundError("there is no such finding in this case")
 
     def _visit(self, study: store.Study, places: list[cases.Place]) -> dict[str, Any]:

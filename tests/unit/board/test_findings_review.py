@@ -86,7 +86,7 @@ def test_reviews_that_say_nothing_are_refused(
     verdict: str, reason: str, corrections: dict[str, float], refusal: str
 ) -> None:
     with pytest.raises(RefusedError) as error:
-        fr.check(verdict, reason, corrections, study().findings[0])
+        fr.check(verdict, reason, {"1.2-f1": corrections}, study().findings)
     assert error.value.reason == refusal
 
 
@@ -100,8 +100,8 @@ def test_a_review_on_the_page_is_announced_and_survives_a_new_analysis(feed: Fee
         "finding": "1.a.2-f1",
         "verdict": "corrected",
         "reason": "outline",
-        f"value.{LONG}": "33,5",
-        f"was.{LONG}": "22",
+        f"value.1.a.2-f1|{LONG}": "33,5",
+        f"was.1.a.2-f1|{LONG}": "22",
     }
     answer = browser.post(f"/case/{KEY}/review", data=form | {"csrf_token": csrf(browser), "note": "seen <b>again</b>"})
     assert answer.status_code == 200
@@ -141,3 +141,20 @@ def test_a_rejected_finding_stays_in_sight_with_its_reason(feed: Feed) -> None:
     assert 'class="rejected"' in page
     assert "Artefact or motion" in page
     assert "1 of 2" in page
+
+
+def test_a_lesion_that_pet_and_ct_measured_is_reviewed_once(feed: Feed) -> None:
+    """Both findings carry the lesion's tracking UID: a rejection takes both, a correction changes the one that has the value."""
+    pet = finding(1, "1.a.2", 84, 0.0)
+    pet.finding_id, pet.measurements[0].concept.code = "1.a.2-pet", codes.SUV_MAX.code
+    both = analysis("1.a.2", 84, finding(1, "1.a.2", 84, 22.0), pet, finding(2, "1.a.2", 84, 20.0))
+    feed.handle(events_pb2.FindingsReady(findings=both), cause="both")
+    browser = feed.client()
+    form = {"finding": "1.a.2-pet", "verdict": "corrected", "reason": "outline", f"value.1.a.2-f1|{LONG}": "30"}
+    browser.post(f"/case/{KEY}/review", data=form | {"csrf_token": csrf(browser)})
+    assert {f.finding_id: f.measurements[0].value.value for f in announced(feed)[-1].findings} == {
+        "1.a.2-f1": 30.0, "1.a.2-pet": 0.0, "1.a.2-f2": 20.0,
+    }  # fmt: skip
+    reject = {"finding": "1.a.2-f1", "verdict": "rejected", "reason": "duplicate", "csrf_token": csrf(browser)}
+    browser.post(f"/case/{KEY}/review", data=reject)
+    assert [f.finding_id for f in announced(feed)[-1].findings] == ["1.a.2-f2"]
