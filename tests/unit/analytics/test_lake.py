@@ -69,8 +69,9 @@ def test_views_answer_on_an_empty_lake(tmp_path: Path) -> None:
     sql = "SELECT view_name AS name FROM duckdb_views() WHERE NOT internal"
     names = {row["name"] for row in lake.query(tmp_path, sql)}
     assert {"events", "volumes", "turnaround_by_step", "adherence", "signals", "response_visits"} <= names
-    for view in names:
-        assert lake.query(tmp_path, f"SELECT * FROM {view}") == []
+    with lake.connect(tmp_path) as connection:
+        for view in names:
+            assert connection.execute(f"SELECT * FROM {view}").fetchall() == []
 
 
 def test_turnaround_joins_a_study_with_its_findings(lake_of: Lake) -> None:
