@@ -155,11 +155,12 @@ def analyse(inputs: Mapping[str, Image], settings: Mapping[str, Any]) -> Result:
     if "t1_1" in images:
         matched = without_differential_bias(images["t1_1"], images["t1_2"], brain, spacing)
         shift = boundary_shift(images["t1_1"], matched, brain, spacing)
-        values |= _volume_values(shift)
-        if shift.agreement < known.constants["least_t1_agreement"]:
+        if shift.agreement >= known.constants["least_t1_agreement"]:
+            values |= _volume_values(shift)
+        else:
             cautions.append(
                 f"T1 of the visits correlates by {shift.agreement:.2f}: another scanner or sequence, or a poor registration; "
-                "do not rely on the change of brain volume, its interval does not cover this"
+                "the change of brain volume has no value"
             )
     else:
         cautions.append("no T1 of both visits: change of brain volume has no value")

@@ -61,12 +61,13 @@ def test_overlap_with_the_expert(shared_data: Path, with_t2: bool) -> None:
     marks, marked = ndimage.label(found, np.ones((3, 3, 3)))
     false = sum(not expert[marks == number].any() for number in range(1, marked + 1))
     voxel = images["flair_1"].voxel_mm3
-    change = result.values["brain_change_percent"]
     print(
         f"\nopen-ms patient 01, {'FLAIR and T2' if with_t2 else 'FLAIR'}: Dice {dice:.2f}, sensitivity "
         f"{both.sum() / expert.sum():.2f}, precision {both.sum() / max(1, found.sum()):.2f}; lesions found {hit} of {count}, "
         f"false {false}; volume {found.sum() * voxel:.0f} mm3 of {expert.sum() * voxel:.0f} mm3; "
-        f"brain change {change.value:+.2f} % ({change.uncertainty}); {'; '.join(result.cautions)}"
+        f"{'; '.join(result.cautions)}"
     )
     assert dice > (0.5 if with_t2 else 0.35)
     assert hit >= 3
+    # The T1 images of the two visits come from unlike protocols.
+    assert "brain_change_ml" not in result.values
