@@ -1,4 +1,4 @@
-"""The commands: simulate, calibrate, displace, open-ms, warps. Each resumes where it stopped."""
+"""The commands: simulate, calibrate, displace, open-ms, warps. The long ones resume where they stopped."""
 
 from __future__ import annotations
 
@@ -75,6 +75,36 @@ def displace(
         for label, both in sides.items()
     }
     show(table, as_json=as_json)
+
+
+@app.command("open-ms")
+def open_ms(
+    data: Data, as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False
+) -> None:
+    """Registers FLAIR, T1 and T2 of both visits of open-ms and compares with its reference affines: 30 CPU seconds."""
+    from pipelines.registration_study import sclerosis
+
+    show(sclerosis.figures(data), as_json=as_json)
+
+
+@app.command()
+def warps(
+    data: Data,
+    out: Out = _OUT,
+    count: Annotated[int, typer.Option(min=1, help="Warps of each image.")] = 10,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Bends T1 and CT by up to 15 mm and undoes it: 100 CPU seconds each."""
+    from pipelines.registration_study import warps as study
+
+    path = out / "warps.jsonl"
+    made = {"mni": images.mni(), "CT": images.sarcoma(data, "STS_044", "CT")}
+    for number in range(count):
+        for name, volume in made.items():
+            add(path, f"{name} {number}", lambda v=volume, k=number: iter([study.attempt(v, k, True, threads)]))  # type: ignore[misc]
+    rows = cases.read(path)
+    show({name: study.figures([row for row in rows if row["key"].startswith(name)]) for name in made}, as_json=as_json)
 
 
 def show(table: dict[str, Any], *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,4 +70,19 @@ def attempt(volume: ImageVolume, number: int, symmetric: bool, threads: int) -> 
         "cpu_s": processor,
         "wall_s": seconds,
         **dataclasses.asdict(measures),
+    }
+
+
+def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Median over the warps of the median error, in mm and voxels; the most folding; the median time."""
+    median = float(np.median([row["median_mm"] for row in rows]))
+    return {
+        "warps": len(rows),
+        "before_median_mm": round(float(np.median([row["before_median_mm"] for row in rows])), 2),
+        "median_mm": round(median, 3),
+        "median_voxels": round(median / rows[0]["voxel_mm"], 3),
+        "worst_median_mm": round(max(row["median_mm"] for row in rows), 3),
+        "folding_fraction": max(row["folding_fraction"] for row in rows),
+        "cpu_s": round(float(np.median([row["cpu_s"] for row in rows])), 1),
+        "wall_s": round(float(np.median([row["wall_s"] for row in rows])), 1),
     }
