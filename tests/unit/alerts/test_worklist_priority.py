@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from osler.advisor.v1 import advisor_pb2
 from osler.fusion.v1 import fusion_pb2
@@ -54,6 +54,7 @@ def test_the_more_urgent_is_never_due_later(one: float, other: float) -> None:
     assert priority.target(high) <= priority.target(low)
 
 
+@settings(max_examples=50)
 @given(URGENCY, SECONDS, st.lists(st.tuples(URGENCY, SECONDS), max_size=20))
 def test_what_comes_later_than_the_bound_is_never_read_first(
     urgency: float, at: int, others: list[tuple[float, int]]
@@ -70,6 +71,7 @@ def test_what_comes_later_than_the_bound_is_never_read_first(
     assert all(other.arrived_at <= mine.arrived_at + priority.overtaking_bound() for other in ahead)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(URGENCY, SECONDS), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_the_order_depends_on_nothing_but_the_work(rows: list[tuple[float, int]], dice) -> None:
     places = [
