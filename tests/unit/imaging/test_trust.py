@@ -192,3 +192,19 @@ def test_a_map_from_elsewhere_is_refused(series):
     away[:3, 3] = 5000
     with pytest.raises(RefusedError, match="different places"):
         onto(np.zeros((2, 2, 2), np.float32), away, volume)
+
+
+@pytest.mark.shared_data
+def test_the_shipped_reference_tells_a_hippocampus_crop_from_its_negative(shared_data, repository_root):
+    from pipelines.trust import hippocampus as cases
+    from services.imaging.hippocampus import familiarity_features, load_bundle, network_input
+
+    model = load_bundle(repository_root / "models" / "hippocampus")
+    array, affine = cases.foreign(shared_data)
+    judged = [
+        familiarity.judge(
+            model.familiar, familiarity_features(model.network, network_input(part, affine), model.familiar.layers)
+        )
+        for part in (array, array.max() - array)
+    ]
+    assert [found.outside for found in judged] == [False, True]
