@@ -140,7 +140,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 _UNITS = (("10*9", "×10⁹"), ("10*12", "×10¹²"), ("10*3", "×10³"), ("10*6", "×10⁶"), ("mm[Hg]", "mmHg"), ("[iU]", "IU"),
-          ("{1.73_m2}", "1.73 m²"), ("m2", "m²"), ("cm3", "cm³"), ("ug/", "µg/"), ("Cel", "°C"))  # fmt: skip
+          ("{1.73_m2}", "1.73 m²"), ("m2", "m²"), ("cm3", "cm³"), ("ug/", "µg/"), ("Cel", "°C"), ("[hnsf'U]", "HU"))  # fmt: skip
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 
 
