@@ -65,7 +65,7 @@ def brain_mask(array_zyx: NDArray[np.float32], affine_lps: Array) -> NDArray[np.
 def template() -> sitk.Image:
     """The MNI template, brain only, in LPS."""
     file = yaml.safe_load(Path(__file__).with_name("whole_head.yaml").read_text(encoding="utf-8"))["template"]["file"]
-    loaded = nib.load(_installed("nilearn") / file)  # type: ignore[attr-defined]
+    loaded: Any = nib.load(_installed("nilearn") / file)  # type: ignore[attr-defined]
     return _image(np.asarray(loaded.dataobj, dtype=np.float32).transpose(2, 1, 0), _LPS_RAS @ loaded.affine)
 
 
