@@ -15,11 +15,24 @@ from osler.common.v1 import common_pb2
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 SCT = "http://snomed.info/sct"
 UCUM = "http://unitsofmeasure.org"
+LOINC = "http://loinc.org"
+#: IBSI's coding scheme (DICOM PS3.16 Table 8-1) by its registered UID, as it has no URI of its own.
+IBSI = "urn:oid:1.2.840.10008.2.16.13"
+NCIT = "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl"
 OSLER_MEASUREMENT = "urn:osler:measurement"
 OSLER_STRUCTURE = "urn:osler:structure"
 
 #: Code-system URI to DICOM coding scheme designator (PS3.16 Table 8-1).
-DICOM_SCHEME = {DCM: "DCM", SCT: "SCT", UCUM: "UCUM", OSLER_MEASUREMENT: "99OSLER", OSLER_STRUCTURE: "99OSLER"}
+DICOM_SCHEME = {
+    DCM: "DCM",
+    SCT: "SCT",
+    UCUM: "UCUM",
+    LOINC: "LN",
+    IBSI: "IBSI",
+    NCIT: "NCIt",
+    OSLER_MEASUREMENT: "99OSLER",
+    OSLER_STRUCTURE: "99OSLER",
+}
 
 
 @dataclass(frozen=True)

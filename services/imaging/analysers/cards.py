@@ -11,14 +11,10 @@ from typing import Any
 
 import yaml
 
-from services.clinical.codes import DCM, OSLER_MEASUREMENT, OSLER_STRUCTURE, SCT, Concept
+from services.clinical.codes import DCM, IBSI, LOINC, NCIT, OSLER_MEASUREMENT, OSLER_STRUCTURE, SCT, Concept
 from services.imaging.analysers.contract import refuse
 from services.imaging.findings import Interval, Value
 
-LOINC = "http://loinc.org"
-#: IBSI's coding scheme (DICOM PS3.16 Table 8-1) by its registered UID, as it has no URI of its own.
-IBSI = "urn:oid:1.2.840.10008.2.16.13"
-NCIT = "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl"
 SYSTEMS = {
     "DCM": DCM,
     "SCT": SCT,

@@ -19,8 +19,8 @@ import nibabel
 import numpy as np
 import yaml
 
-from services.clinical.codes import OSLER_MEASUREMENT, Concept
-from services.imaging.analysers.cards import IBSI, card
+from services.clinical.codes import IBSI, OSLER_MEASUREMENT, Concept
+from services.imaging.analysers.cards import card
 from services.imaging.analysers.contract import Image, Result, mask_of, refuse, require_same_grid
 from services.imaging.findings import Value
 

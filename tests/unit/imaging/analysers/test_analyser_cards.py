@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydicom.sr._concepts_dict import concepts as dicom_concepts
 
-from services.clinical.codes import DCM, SCT, Concept
+from services.clinical.codes import DCM, IBSI, LOINC, NCIT, SCT, Concept
 from services.clinical.units import normalise
 from services.imaging.analysers import registry
-from services.imaging.analysers.cards import IBSI, LOINC, NCIT, Card, read_card
+from services.imaging.analysers.cards import Card, read_card
 from services.imaging.analysers.radiomics import concept_of, identifiers, mirp_settings, standard_name, unit_of
 from services.platform.errors import RefusedError
 
