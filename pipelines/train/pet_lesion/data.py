@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -47,8 +48,8 @@ def patient_ids(data: Path) -> list[str]:
 
 def load_patient(data: Path, patient_id: str) -> Patient:
     """Read one patient; refuses a mask that is empty or on another grid."""
-    image = nib.load(data / patient_id / "PET_image.nii.gz")  # type: ignore[attr-defined]
-    mask = nib.load(data / patient_id / "PET_mask.nii.gz")  # type: ignore[attr-defined]
+    image: Any = nib.load(data / patient_id / "PET_image.nii.gz")  # type: ignore[attr-defined]
+    mask: Any = nib.load(data / patient_id / "PET_mask.nii.gz")  # type: ignore[attr-defined]
     if image.shape != mask.shape or not np.allclose(image.affine, mask.affine, atol=1e-3):
         raise DataError(f"{patient_id}: mask and image lie on different grids")
     outline = np.asarray(mask.dataobj) > 0
