@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.board_flow import *  # noqa: F403 - after the flow that brings the case
 from tests.e2e.flow import *  # noqa: F403 - the same tests in both settings
 from tests.e2e.running import RunningOsler
 
