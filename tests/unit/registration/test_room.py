@@ -29,6 +29,7 @@ from services.registration import store
 from services.registration.compute import LocalCompute, open_compute
 from services.registration.deform import SETTINGS
 from services.registration.geometry import distances, inverse, rigid
+from services.registration.products import read_deformable
 from services.registration.service import RegistrationService
 from services.registration.worker import ROOM, Registrar, handlers
 
@@ -260,8 +261,11 @@ async def test_a_deformation_is_stored_and_maps_points(world: World) -> None:
     point = registration_pb2.Point(x_mm=-28, y_mm=10, z_mm=-22)
     request = registration_pb2.MapPointsRequest(registration_id=result.registration_id, points=[point])
     (mapped,) = world.service.MapPoints(request, None).points
-    expected = TRUTH @ np.array([-28, 10, -22, 1])
-    assert [mapped.x_mm, mapped.y_mm, mapped.z_mm] == pytest.approx(expected[:3], abs=2.5)
+    stored = read_deformable(pydicom.dcmread(BytesIO(world.blobs.get(result.deformable_registration.content))))
+    expected = stored.apply(np.array([[-28.0, 10, -22]]))[0]
+    assert [mapped.x_mm, mapped.y_mm, mapped.z_mm] == pytest.approx(expected.tolist())
+    # Noise in flat tissue bends the map by a few millimetres (docs/registration.md).
+    assert np.linalg.norm(expected - (TRUTH @ np.array([-28, 10, -22, 1]))[:3]) < 5
 
 
 async def test_a_cancelled_register_stops_and_keeps_nothing(world: World) -> None:
