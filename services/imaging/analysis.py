@@ -130,9 +130,8 @@ def _analyze_series(study: _Study, entry: ingest_pb2.SeriesEntry, read: ReadSeri
     judged = quality.assess(datasets)
     decision = routing.route(uid, facts, judged)
     volume = load_series(datasets) if decision.analyses else None
-    if volume is not None:
-        judged = quality.assess(datasets, volume.array)
-        decision = routing.route(uid, facts, judged)
+    judged = quality.assess(datasets, volume.array) if volume is not None else quality.assess_series(datasets)
+    decision = routing.route(uid, facts, judged)
     _record(study, judged, decision)
     measured: list[MeasuredRegion] = []
     for analysis in decision.analyses:
