@@ -223,7 +223,9 @@ class Worker:
         _HANDLED.labels(self.group, event.type, outcome).inc()
         _SECONDS.labels(self.group, event.type).observe(seconds)
         if outcome == "done":
-            _AGE.labels(self.group, event.type).observe(max(0.0, (datetime.now(UTC) - event.known_time).total_seconds()))
+            _AGE.labels(self.group, event.type).observe(
+                max(0.0, (datetime.now(UTC) - event.known_time).total_seconds())
+            )
         return Step(self.room.name, event, outcome, seconds, queue.refusal.reason if queue.refusal else "")
 
     def _attempt(self, event: Event, queue: _Queue) -> tuple[str, Refusal | None]:
