@@ -6,9 +6,11 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -114,7 +116,8 @@ _STUDY_IN_PATH = re.compile(r"^studies/([0-9.]{1,64})(?:/|$)")
 def _add_dicomweb(app: FastAPI, pages: Pages, archive: httpx.AsyncClient, token: Callable[[], str]) -> None:
     """Passes DICOMweb reads on to the ingest room in the board's own name, so that browsers need one sign-in only.
 
-    Only reads of a study that is named, of a case that is open to the reader: searching the archive is for its own door.
+    Only reads of a study that is named, of a case that is open to the reader, and a patient's other studies (the viewer
+    asks for them) as far as these are: searching the archive is for its own door.
     """
 
     def require_study(reader: Principal, uid: str) -> None:
@@ -124,12 +127,26 @@ def _add_dicomweb(app: FastAPI, pages: Pages, archive: httpx.AsyncClient, token:
             raise NotFoundError("there is no such study on the board")
         pages.require_open(reader, study.patient_key)
 
+    def is_open(reader: Principal, uid: str) -> bool:
+        with pages.database.session() as session:
+            study = store.find_study(session, uid)
+        return study is not None and pages.may_open(reader, study.patient_key)
+
+    async def studies_of_a_patient(reader: Principal, url: httpx.URL, headers: Mapping[str, str]) -> Response:
+        answer = await archive.get(url, headers={**headers, "accept": "application/dicom+json"})
+        found = answer.json() if answer.status_code == HTTPStatus.OK else []
+        uids = [study["0020000D"]["Value"][0] for study in found]
+        open_to_reader = await asyncio.to_thread(lambda: [is_open(reader, uid) for uid in uids])
+        shown = [study for study, is_shown in zip(found, open_to_reader, strict=True) if is_shown]
+        return Response(json.dumps(shown), media_type="application/dicom+json")
+
     @app.get("/dicom-web/{path:path}")
     async def dicomweb(request: Request, reader: Reader, path: str) -> Response:
         named = _STUDY_IN_PATH.match(path)
         wanted = request.query_params.get("StudyInstanceUID") or request.query_params.get("0020000D") or ""
         uids = [named.group(1)] if named else [uid for uid in re.split(r"[,\\]", wanted) if uid]
-        if not uids:
+        of_patient = path == "studies" and bool({"PatientID", "00100020"} & request.query_params.keys())
+        if not uids and not of_patient:
             raise PermissionDeniedError("name a study: the board does not search the archive")
         for uid in uids:
             await asyncio.to_thread(require_study, reader, uid)
@@ -142,6 +159,8 @@ def _add_dicomweb(app: FastAPI, pages: Pages, archive: httpx.AsyncClient, token:
         }
         url = httpx.URL(path=f"/dicom-web/{path}", query=request.url.query.encode())
         try:
+            if not uids:
+                return await studies_of_a_patient(reader, url, headers)
             answer = await archive.send(archive.build_request("GET", url, headers=headers), stream=True)
         except httpx.TransportError:
             raise OslerError("the image archive does not answer") from None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from fastapi.testclient import TestClient
+from osler.events.v1 import events_pb2
 
 from services.board.access import CaseAccess, Grant, may_open
+from services.board.app import build_app
 from services.board.case_pages import ranged
 from services.board.pages import IdleLock, percent_words, unit_words
 from services.platform.http import SESSION_COOKIE
@@ -158,7 +165,46 @@ def test_only_the_team_sees_a_case_where_the_rule_is_team(make_feed: Callable[..
 def test_the_archive_is_not_searched_through_the_board(feed: Feed) -> None:
     browser = feed.client()
     assert browser.get("/dicom-web/studies").status_code == 403
+    assert browser.get("/dicom-web/studies?PatientName=D*").status_code == 403
     assert browser.get("/dicom-web/studies/9.9.9/series").status_code == 404
+
+
+@contextmanager
+def archive_with(studies: list[str]) -> Iterator[int]:
+    """An archive on loopback that answers every search with these studies; gives its port."""
+    found = json.dumps([{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in studies]).encode()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(found)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: a search may name a patient."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_patients_other_studies_are_told_as_far_as_their_case_is_open(feed: Feed) -> None:
+    for uid, key in (("1.9.1", KEY), ("1.9.2", OTHER)):
+        manifest = feed.foundations.blobs.put(b"", "application/protobuf", "manifest")
+        message = events_pb2.StudyReceived(patient_key=key, study_instance_uid=uid, revision=1, manifest=manifest)
+        feed.handle(message, key=key, cause=uid, source="ingest")
+    seed(feed, OTHER, "Second")
+    office = feed.client("board")
+    office.post(f"/case/{OTHER}/access", data={"do": "restrict", "csrf_token": csrf(office)})
+    with archive_with(["1.9.1", "1.9.2", "1.9.3"]) as port:
+        context = feed.foundations.context()
+        http = context.settings.http
+        http = http.model_copy(update={"ports": http.ports.model_copy(update={"ingest": port})})
+        app = build_app(replace(context, settings=context.settings.model_copy(update={"http": http})))
+        app.state.audit = feed.audit
+        answer = feed.client("clinician", app).get("/dicom-web/studies?00100020=MRN")
+    assert [study["0020000D"]["Value"] for study in answer.json()] == [["1.9.1"]]
 
 
 def test_what_is_away_is_said_and_the_page_stays(feed: Feed) -> None:
