@@ -134,11 +134,15 @@ def require(*roles: str) -> Callable[[Request], Awaitable[Principal]]:
     """FastAPI dependency: the caller, by bearer token or browser session, when it holds one of `roles`.
 
     A session that changes something must also bring its CSRF token (header `X-CSRF-Token` or form field `csrf_token`).
+    A caller who is limited to one patient gets routes about that patient only (path parameter `patient_key`).
     Raises AuthenticationError (401) or PermissionDeniedError (403).
     """
 
     async def dependency(request: Request) -> Principal:
-        return authorize(await principal_of(request), *roles)
+        principal = authorize(await principal_of(request), *roles)
+        if principal.limited_to and request.path_params.get("patient_key") != principal.limited_to:
+            raise PermissionDeniedError("this sign-in is for the patient of the launch only")
+        return principal
 
     return dependency
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -126,40 +126,65 @@ def _add_oidc_login(app: FastAPI, security: Security, after: str) -> None:
 
     @app.get("/login", include_in_schema=False)
     async def login_page(request: Request) -> Response:
-        flow = {
-            "state": secrets.token_urlsafe(24),
-            "nonce": secrets.token_urlsafe(24),
-            "verifier": secrets.token_urlsafe(48),
-            "next": local_path(request.query_params.get("next", after), after),
-        }
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(flow["verifier"].encode()).digest()).rstrip(b"=")
+        wanted = local_path(request.query_params.get("next", after), after)
+        endpoint = await asyncio.to_thread(_provider(security).endpoint, "authorization_endpoint")
         query = {
-            "response_type": "code",
             "client_id": auth.client_id,
             "redirect_uri": str(request.url_for("login_callback")),
             "scope": "openid",
-            "state": flow["state"],
-            "nonce": flow["nonce"],
-            "code_challenge": challenge.decode(),
-            "code_challenge_method": "S256",
         }
-        endpoint = await asyncio.to_thread(_provider(security).endpoint, "authorization_endpoint")
-        response = RedirectResponse(f"{endpoint}?{urlencode(query)}", HTTPStatus.SEE_OTHER)
-        sealed = security.seal(flow, _LOGIN_LIFE_S)
-        _set_cookie(request, response, LOGIN_COOKIE, sealed, _LOGIN_LIFE_S, path=request.url_for("login_page").path)
-        return response
+        return begin_code_flow(request, endpoint, query, {"next": wanted}, request.url_for("login_page").path)
 
     @app.get("/login/callback", include_in_schema=False)
     async def login_callback(request: Request) -> Response:
-        flow = security.unseal(request.cookies.get(LOGIN_COOKIE, ""))
-        state = request.query_params.get("state", "")
-        if not secrets.compare_digest(state.encode(), str(flow["state"]).encode()):
-            raise PermissionDeniedError("the answer of the identity provider belongs to another sign-in: start again")
-        code = request.query_params.get("code", "")
-        if not code:
-            raise AuthenticationError("the identity provider signed nobody in")
+        flow, code = end_code_flow(request)
         principal = await asyncio.to_thread(_redeem, security, code, str(request.url_for("login_callback")), flow)
         return start_session(request, principal, local_path(str(flow["next"]), after))
+
+
+def begin_code_flow(
+    request: Request, endpoint: str, query: Mapping[str, str], remember: Mapping[str, str], path: str
+) -> Response:
+    """Sends a browser to an authorization endpoint with state, nonce and PKCE (S256).
+
+    `query`: client, redirect URI, scope and the like. What the way back needs stays in a sealed cookie under `path`, with
+    `remember`.
+    """
+    flow = {
+        **remember,
+        "state": secrets.token_urlsafe(24),
+        "nonce": secrets.token_urlsafe(24),
+        "verifier": secrets.token_urlsafe(48),
+    }
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(flow["verifier"].encode()).digest()).rstrip(b"=")
+    asked = {
+        "response_type": "code",
+        **query,
+        "state": flow["state"],
+        "nonce": flow["nonce"],
+        "code_challenge": challenge.decode(),
+        "code_challenge_method": "S256",
+    }
+    joint = "&" if "?" in endpoint else "?"
+    response = RedirectResponse(f"{endpoint}{joint}{urlencode(asked)}", HTTPStatus.SEE_OTHER)
+    sealed = request.app.state.security.seal(flow, _LOGIN_LIFE_S)
+    _set_cookie(request, response, LOGIN_COOKIE, sealed, _LOGIN_LIFE_S, path=path)
+    return response
+
+
+def end_code_flow(request: Request) -> tuple[dict[str, Any], str]:
+    """What `begin_code_flow` remembered (with nonce and verifier), and the code that came back.
+
+    Raises PermissionDeniedError for the answer to another sign-in, AuthenticationError when nobody was signed in.
+    """
+    flow = request.app.state.security.unseal(request.cookies.get(LOGIN_COOKIE, ""))
+    state = request.query_params.get("state", "")
+    if not secrets.compare_digest(state.encode(), str(flow["state"]).encode()):
+        raise PermissionDeniedError("the answer of the identity provider belongs to another sign-in: start again")
+    code = request.query_params.get("code", "")
+    if not code:
+        raise AuthenticationError("the identity provider signed nobody in")
+    return flow, code
 
 
 def _redeem(security: Security, code: str, redirect_uri: str, flow: dict[str, Any]) -> Principal:

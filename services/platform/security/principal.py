@@ -38,12 +38,16 @@ class PermissionDeniedError(OslerError):
 
 @dataclass(frozen=True)
 class Principal:
-    """An authenticated caller. `subject` is a pseudonymous user id or `room:<name>`."""
+    """An authenticated caller. `subject` is a pseudonymous user id or `room:<name>`.
+
+    `limited_to`: the one patient key that this caller may see ("" for no such limit); routes about anything else are closed.
+    """
 
     subject: str
     roles: frozenset[str]
     issuer: str = ""
     token_id: str = ""
+    limited_to: str = ""
 
     def has(self, *roles: str) -> bool:
         """True when the principal holds one of the roles."""

@@ -88,7 +88,9 @@ class Security:
 
     def session(self, principal: Principal, ttl_s: float) -> str:
         """A token for a browser's cookie. It is no bearer token: its audience differs."""
-        return self._issue(principal.subject, principal.roles, ttl_s, self._session_audience)
+        more = {"limited_to": principal.limited_to} if principal.limited_to else {}
+        subject, roles = principal.subject, principal.roles
+        return self._issuer.issue(subject, roles, ttl_s=ttl_s, audience=self._session_audience, more=more)
 
     def verify_session(self, token: str) -> Principal:
         """Who a browser's session belongs to. Raises AuthenticationError."""

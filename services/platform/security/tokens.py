@@ -96,6 +96,7 @@ class Verifier:
             roles=roles_in(claims, self.roles_claim),
             issuer=str(claims["iss"]),
             token_id=str(claims.get("jti", "")),
+            limited_to=str(claims.get("limited_to", "")),
         )
 
     def claims(self, token: str, *audiences: str) -> dict[str, Any]:
