@@ -1,4 +1,4 @@
-"""Models in this process, and on a real Ray Serve session."""
+"""Models in this process; on Ray: tests/contract/test_ray.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.clinical.dicom.series import load_series
 from services.imaging.compute import LazyCompute, LocalCompute, open_compute
 from services.platform.config import Compute, Models, Settings
 from services.platform.errors import ConfigurationError, RefusedError
-from tests.unit.imaging.dicom_samples import make_series, read_folder
+from tests.unit.imaging.dicom_samples import make_series
 
 
 @pytest.fixture
@@ -42,22 +42,3 @@ def test_nothing_starts_before_the_first_call(settings):
     compute = open_compute(settings(backend="ray"))
     assert isinstance(compute, LazyCompute)
     compute.close()
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.shared_data
-def test_ray_serve_gives_what_this_process_gives(settings, shared_data):
-    from services.imaging.serving import RayCompute
-
-    volume = load_series(read_folder(shared_data / "glioblastoma-mr" / "PGBM-003" / "11_HCropVolume"))
-    compute = RayCompute(settings(object_store_mb=100))
-    try:
-        remote = compute.hippocampus(volume)
-        with pytest.raises(RefusedError) as caught:
-            compute.hippocampus(whole_head())
-    finally:
-        compute.close()
-    assert caught.value.reason.startswith("hippocampus.")
-    assert caught.value.remedy or caught.value.missing
-    np.testing.assert_array_equal(remote.labels_zyx, LocalCompute(settings()).hippocampus(volume).labels_zyx)
