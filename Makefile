@@ -10,7 +10,7 @@ export UV_PYTHON := $(PYTHON)
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: help run test lint types imports protos protos-check format test-unit test-contract test-e2e test-load test-cluster assets clean
+.PHONY: help run test checks pytest lint types imports protos protos-check format test-unit test-contract test-e2e test-load test-cluster assets clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,8 +18,14 @@ help: ## this list
 run: .venv/.run assets ## start Osler with the demo patient (or yours: make run DATA=folder)
 	@$(PY) -m services.cli --home var up $(if $(DATA),--data "$(DATA)",--demo)
 
-test: .venv/.test assets lint types imports protos-check ## every check and test that fits in 15 minutes
-	@$(PY) -m pytest tests/e2e/test_embedded.py tests/e2e/test_process.py tests/contract tests/unit -n 2 --dist loadfile --no-loadscope-reorder --tb=native
+# The checks run beside the tests, which wait much of their time for servers to start.
+test: .venv/.test assets ## every check and test that fits in 15 minutes
+	@$(MAKE) --no-print-directory -j 2 pytest checks
+
+checks: lint types imports protos-check
+
+pytest: .venv/.test assets
+	@$(PY) -m pytest tests/e2e/test_embedded.py tests/contract tests/unit -n 2 --dist loadfile --no-loadscope-reorder --tb=native
 
 test-unit: .venv/.test ## fast tests
 	@$(PY) -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder --tb=native
@@ -27,7 +33,7 @@ test-unit: .venv/.test ## fast tests
 test-contract: .venv/.test ## both sides of every pair of back ends
 	@$(PY) -m pytest tests/contract
 
-test-e2e: .venv/.test assets ## the demo patient, end to end: embedded, and on Kafka and PostgreSQL
+test-e2e: .venv/.test assets ## end to end: embedded, one command, Kafka and PostgreSQL, a full disk, the board in browsers, Keycloak
 	@$(PY) -m pytest tests/e2e
 
 test-load: .venv/.test ## benchmarks; print ratios against a named peer
