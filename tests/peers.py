@@ -5,6 +5,7 @@ A machine without them skips these tests and says how to get them; OSLER_REQUIRE
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
@@ -27,11 +28,40 @@ def require_or_skip(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+# Below the range that the kernel hands to outgoing connections (32768 on Linux): a port from there may be taken between
+# being found and being listened on.
+_FIRST_PORT, _LAST_PORT = 12_000, 32_000
+_handed_out = itertools.count()
+
+
+def free_ports(length: int) -> int:
+    """First of `length` TCP ports in a row on loopback that are free now; never handed out twice in a process.
+
+    Workers of pytest-xdist draw from ranges of their own, so that they do not race for one port.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = (_LAST_PORT - _FIRST_PORT) // workers
+    start = os.getpid() * 97
+    for _ in range(share):
+        offsets = [(start + next(_handed_out)) % share for _ in range(length)]
+        first = _FIRST_PORT + worker * share + offsets[0]
+        if offsets[-1] - offsets[0] == length - 1 and all(_is_free(first + n) for n in range(length)):
+            return first
+    raise RuntimeError(f"no {length} free ports in a row between {_FIRST_PORT} and {_LAST_PORT}")
+
+
 def free_port() -> int:
     """A TCP port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:

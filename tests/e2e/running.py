@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,23 +18,10 @@ import httpx
 
 from services.compose.rooms import Foundations, lay_foundations
 from services.platform.config import ROOMS, Settings
-from tests.peers import free_port
+from tests.peers import free_port, free_ports
 
 GRPC_ROOMS = ("ingest", "imaging", "registration", "fusion", "twin", "advisor")
 HTTP_ROOMS = ("ingest", "alerts", "board", "analytics")
-
-
-def _free_run(length: int) -> int:
-    """First of `length` free ports in a row."""
-    while True:
-        first = random.randint(20000, 40000)
-        try:
-            sockets = [socket.create_server(("127.0.0.1", first + n)) for n in range(length)]
-        except OSError:
-            continue
-        for found in sockets:
-            found.close()
-        return first
 
 
 @dataclass
@@ -51,7 +36,7 @@ class RunningOsler:
     def __post_init__(self) -> None:
         self.ports = {f"grpc/{room}": free_port() for room in GRPC_ROOMS}
         self.ports |= {f"http/{room}": free_port() for room in HTTP_ROOMS}
-        self.ports |= {"dicom": free_port(), "hl7": free_port(), "operations": _free_run(len(ROOMS) + 1)}
+        self.ports |= {"dicom": free_port(), "hl7": free_port(), "operations": free_ports(len(ROOMS) + 1)}
 
     @property
     def environment(self) -> dict[str, str]:
