@@ -15,6 +15,7 @@ from services.clinical.provenance import timestamp
 from services.clinical.refusals import to_refusal
 from services.platform.errors import RefusedError
 from services.twin import growth, growth_outcomes
+from services.twin.fits import fitted
 from services.twin.growth_course import Phase
 from services.twin.growth_outcomes import Outlook
 from services.twin.growth_population import ANY_DISEASE
@@ -144,9 +145,9 @@ def observed_points(forecast: twin_pb2.TumourForecast) -> tuple[BurdenPoint, ...
 
 def fit(observed: Observed, seed: int = 1) -> growth.Posterior:
     """The posterior of the observed burden. Raises RefusedError as `growth.fit` and `growth.population` do."""
-    days = [observed.day(point.at) for point in observed.points]
+    days = tuple(observed.day(point.at) for point in observed.points)
     prior = growth.population(observed.quantity, observed.disease, observed.regimen)
-    return growth.fit(days, [point.value for point in observed.points], prior, seed=seed)
+    return fitted(days, tuple(point.value for point in observed.points), prior, seed)
 
 
 def outline(observed: Observed, **changes: str) -> twin_pb2.TumourForecast:
