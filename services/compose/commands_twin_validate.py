@@ -17,10 +17,11 @@ from services.platform.errors import OslerError, RefusedError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from services.twin.glioma import Course
-    from services.twin.glioma_anatomy import Anatomy, Outlines
-    from services.twin.glioma_fit import GliomaPosterior
+    from services.twin.glioma_case import Fractions, GliomaCase
+    from services.twin.glioma_fit import Visit
     from services.twin.glioma_forecast import GliomaForecast
+    from services.twin.nifti import Volume
+    from services.twin.survival import OutcomeModel
     from services.twin.validation_report import Report
 
 
@@ -141,8 +142,14 @@ def _needed(data: Path | None) -> Path:
 
 def outcome(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="A shipped model, for example pbc-transplant-free-survival.")],
-    value: Annotated[list[str] | None, typer.Option("--input", "-i", help="name=value, in the model's unit.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(help="A shipped model, for example pbc-transplant-free-survival; without it they are listed."),
+    ] = "",
+    value: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="name=value, with a unit where it is another: 'bilirubin_mg_dl=24 mg/L'."),
+    ] = None,
     pet: Annotated[
         Path | None, typer.Option(help="SUV image (NIfTI) to take the PET inputs from; needs --outline.", exists=True)
     ] = None,
@@ -156,13 +163,20 @@ def outcome(
 
     Example: osler twin outcome sarcoma-lung-metastasis --pet suv.nii.gz --outline tumour.nii.gz
     """
-    from services.twin.survival import load, predict
+    from services.twin import survival
+    from services.twin.outcomes import measured
+    from services.twin.survival import predict
 
-    loaded = load(context_of(ctx).settings().models.path / model)
-    values = _values(value or [])
+    models = context_of(ctx).settings().models.path
+    if not model:
+        _list_outcome_models(models, as_json)
+        return
+    loaded = survival.named(models, model)
+    values = _values(value or [], loaded)
     if pet is not None:
-        known = {item.name for item in loaded.inputs}
-        values = {name: number for name, number in _pet_values(pet, outline).items() if name in known} | values
+        if outline is None:
+            raise typer.BadParameter("--pet needs --outline")
+        values = measured(loaded, _volume(pet), _volume(outline)) | values
     found = predict(loaded, values, horizon or None)
     if as_json:
         print_json({"title": loaded.title, "outcome": loaded.outcome, **asdict(found)})
@@ -190,46 +204,49 @@ def outcome(
         wide_console().print(f"- {caution}", highlight=False, style="dim")
 
 
-def _values(texts: Sequence[str]) -> dict[str, float]:
+def _list_outcome_models(models: Path, as_json: bool) -> None:
+    from google.protobuf.json_format import MessageToDict
+
+    from services.twin.outcomes import listed
+
+    found = listed(models)
+    if as_json:
+        print_json([MessageToDict(one, preserving_proto_field_name=True) for one in found])
+        return
+    rows = [
+        {
+            "model": one.name,
+            "outcome": one.outcome,
+            "status": one.status,
+            "inputs": ", ".join(i.name for i in one.inputs),
+        }
+        for one in found
+    ]
+    print_rows("Outcome models", rows, "none in the folder of models")
+
+
+def _values(texts: Sequence[str], model: OutcomeModel) -> dict[str, float]:
+    """Values from `name=2.4` or `name=2.4 mg/dL`, in the model's units."""
+    from services.twin.survival import in_own_unit
+
     found = {}
     for text in texts:
-        name, _, number = text.partition("=")
+        name, _, rest = text.partition("=")
+        number, _, unit = rest.strip().partition(" ")
         try:
-            found[name.strip()] = float(number)
+            found[name.strip()] = in_own_unit(model, name.strip(), float(number), unit.strip())
         except ValueError:
-            raise typer.BadParameter(f"cannot read {text!r}; write name=number") from None
+            raise typer.BadParameter(f"cannot read {text!r}; write name=number or 'name=number unit'") from None
     return found
 
 
-def _pet_values(pet: Path, outline: Path | None) -> dict[str, float]:
-    from services.twin.survival_pet import pet_features
-
-    if outline is None:
-        raise typer.BadParameter("--pet needs --outline")
-    suv, affine = _volume(pet)
-    mask, other = _volume(outline)
-    _same_grid(affine, other, "the PET and its outline")
-    spacing = [float(sum(value**2 for value in affine[:3, axis]) ** 0.5) for axis in (2, 1, 0)]
-    return pet_features(suv, mask, (spacing[0], spacing[1], spacing[2])).as_dict()
-
-
-def _volume(path: Path) -> tuple[Any, Any]:
-    """Voxels (z, y, x) and affine to LPS mm of a NIfTI file."""
-    import nibabel as nib
-    import numpy as np
+def _volume(path: Path) -> Volume:
+    from services.twin.nifti import read
 
     try:
-        image: Any = nib.load(path)  # type: ignore[no-untyped-call]
-        return np.asarray(image.dataobj).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError) as error:
-        raise OslerError(f"{path.name} is no readable NIfTI file") from error
-
-
-def _same_grid(one: Any, other: Any, what: str) -> None:
-    import numpy as np
-
-    if not np.allclose(one, other, atol=1e-2):
-        raise RefusedError("twin.grids_differ", f"{what} are not on one grid", remedy="resample one to the other")
+        return read(path.read_bytes())
+    except RefusedError as refusal:
+        raise RefusedError(refusal.reason, f"{path.name}: {refusal.message}", remedy=refusal.remedy) from refusal
 
 
 def glioma(
@@ -259,69 +276,50 @@ def glioma(
 
     Example: osler twin glioma --tissue t.nii.gz --tumour now.nii.gz --earlier 60=before.nii.gz --radiotherapy 30x2@14 --resect 7
     """
-    from services.twin.glioma_anatomy import anatomy, outlines
-    from services.twin.glioma_forecast import forecast, probability_smaller
+    from services.twin.glioma_case import Plan, density_volume, simulate
+    from services.twin.nifti import write
 
-    labels, affine = _volume(tissue)
-    now, other = _volume(tumour)
-    _same_grid(affine, other, "the tissue and the tumour map")
-    space, seen = outlines(now.astype("int16"), anatomy(labels.astype("int16"), affine))
-    posterior = _posterior(space, seen, earlier)
-    courses = _courses(space, seen, radiotherapy, resect)
-    days = sorted({0.0, *(float(day) for day in range(30, horizon, 30)), float(horizon)})
+    plan = Plan(horizon, _fractions(radiotherapy), resect if resect >= 0 else None, draws, device)
+    visits = [_earlier(text) for text in earlier]
     with _progress() as bars:
         task = bars.add_task("glioma", total=None)
-        found = forecast(
-            space, seen, posterior, days, courses, draws=draws, device=device,
+        found = simulate(
+            _volume(tissue), _volume(tumour), visits, plan,
             progress=lambda done, of: bars.update(task, description=f"glioma: run {done} of {of}"),
         )  # fmt: skip
-    better = probability_smaller(found["planned"], found["untreated"], "flair") if "planned" in found else None
     if out is not None:
-        _write_maps(found, out)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, one in found.courses.items():
+            (out / f"density-{name}.nii.gz").write_bytes(write(density_volume(one)))
     if as_json:
-        rates = {name: asdict(one) for name, one in posterior.summaries().items()}
-        print_json({"rates": rates, "courses": _as_json(found), "probability_smaller_if_treated": better})
+        rates = {name: asdict(one) for name, one in found.posterior.summaries().items()}
+        better = found.probability_smaller_if_treated
+        print_json({"rates": rates, "courses": _as_json(found.courses), "probability_smaller_if_treated": better})
         return
-    _show(posterior, found, better)
+    _show(found)
 
 
-def _posterior(space: Anatomy, seen: Outlines, earlier: Sequence[str]) -> GliomaPosterior:
-    from services.twin.glioma_anatomy import outlined_volumes
-    from services.twin.glioma_fit import Visit, fit
+def _earlier(text: str) -> Visit:
+    from services.twin.glioma_case import earlier_visit
 
-    visits = [Visit(0.0, *(float(mask.sum()) * space.voxel_volume_mm3 for mask in (seen.t1gd, seen.flair)))]
-    for text in earlier:
-        before, _, name = text.partition("=")
-        path = Path(name)
-        if not before.strip().isdigit() or not path.is_file():
-            raise typer.BadParameter(f"cannot read --earlier {text!r}; write DAYS=FILE")
-        labels, affine = _volume(path)
-        visits.append(Visit(-float(before), *outlined_volumes(labels.astype("int16"), affine)))
-    return fit(sorted(visits, key=lambda visit: visit.day))
+    before, _, name = text.partition("=")
+    path = Path(name)
+    if not before.strip().isdigit() or not path.is_file():
+        raise typer.BadParameter(f"cannot read --earlier {text!r}; write DAYS=FILE")
+    return earlier_visit(float(before), _volume(path))
 
 
-def _courses(space: Anatomy, seen: Outlines, radiotherapy: str, resect: int) -> dict[str, Course]:
+def _fractions(text: str) -> Fractions | None:
     import re
 
-    import numpy as np
+    from services.twin.glioma_case import Fractions
 
-    from services.twin.glioma import Course, Radiotherapy, Resection, weekday_fractions
-    from services.twin.glioma_anatomy import with_margin
-    from services.twin.tables import table
-
-    if not radiotherapy and resect < 0:
-        return {"untreated": Course()}
-    therapy = None
-    if radiotherapy:
-        plan = re.fullmatch(r"(\d+)x([\d.]+)@(\d+)", radiotherapy)
-        if plan is None:
-            raise typer.BadParameter(f"cannot read {radiotherapy!r}; write FRACTIONSxGY@DAY, for example 30x2@14")
-        dose = np.where(with_margin(space, seen.flair, 20.0), float(plan[2]), 0.0).astype(np.float32)
-        data = table("glioma.yaml")["radiotherapy"]
-        days = weekday_fractions(float(plan[3]), int(plan[1]))
-        therapy = Radiotherapy(days, dose, data["alpha_per_gy"], data["alpha_beta_gy"])
-    surgery = Resection(float(resect), seen.t1gd) if resect >= 0 else None
-    return {"untreated": Course(), "planned": Course(surgery, therapy)}
+    if not text:
+        return None
+    plan = re.fullmatch(r"(\d+)x([\d.]+)@(\d+)", text)
+    if plan is None:
+        raise typer.BadParameter(f"cannot read {text!r}; write FRACTIONSxGY@DAY, for example 30x2@14")
+    return Fractions(int(plan[1]), float(plan[2]), float(plan[3]))
 
 
 def _as_json(found: Mapping[str, GliomaForecast]) -> dict[str, Any]:
@@ -331,23 +329,13 @@ def _as_json(found: Mapping[str, GliomaForecast]) -> dict[str, Any]:
     }
 
 
-def _write_maps(found: Mapping[str, GliomaForecast], out: Path) -> None:
-    import nibabel as nib
-    import numpy as np
-
-    out.mkdir(parents=True, exist_ok=True)
-    for name, one in found.items():
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ one.affine_lps
-        nib.save(nib.Nifti1Image(one.mean_density.T, affine), out / f"density-{name}.nii.gz")  # type: ignore[no-untyped-call]
-
-
-def _show(posterior: GliomaPosterior, found: Mapping[str, GliomaForecast], better: float | None) -> None:
+def _show(found: GliomaCase) -> None:
     rows = [
         {"rate": name, "median": f"{one.median:.3g}", "90_%_interval": f"{one.lower:.3g} to {one.upper:.3g}"}
-        for name, one in posterior.summaries().items()
+        for name, one in found.posterior.summaries().items()
     ]
     print_rows("Rates", rows, "")
-    for name, one in found.items():
+    for name, one in found.courses.items():
         bands = [
             {
                 "day": f"{t1gd['day']:.0f}",
@@ -358,9 +346,11 @@ def _show(posterior: GliomaPosterior, found: Mapping[str, GliomaForecast], bette
         ]
         print_rows(f"{name}, median and 90 % interval", bands, "")
     console = wide_console()
-    if better is not None:
-        console.print(f"probability of less FLAIR abnormality if treated: {100 * better:.0f} %")
-    for caution in sorted({text for one in found.values() for text in one.cautions}):
+    if found.probability_smaller_if_treated is not None:
+        console.print(
+            f"probability of less FLAIR abnormality if treated: {100 * found.probability_smaller_if_treated:.0f} %"
+        )
+    for caution in found.cautions:
         console.print(f"- {caution}", style="dim")
     console.print(
         "- A model of growth, not validated on patients; it supports a discussion and decides nothing.", style="dim"

@@ -6,7 +6,7 @@ import grpc.aio
 from osler.twin.v1 import twin_pb2, twin_pb2_grpc
 
 from services.platform.room import Room, RoomContext
-from services.twin import calculators
+from services.twin import calculators, outcomes
 from services.twin.service import TwinService
 from services.twin.worker import ROOM, patient_updated
 
@@ -22,5 +22,5 @@ def build(context: RoomContext) -> Room:
     return Room(
         name=ROOM,
         handlers={"osler.patient.updated.v1": patient_updated(context.blobs)},
-        grpc=[(name, add), calculators.door()],
+        grpc=[(name, add), calculators.door(), outcomes.door(context.settings.models.path, context.blobs)],
     )

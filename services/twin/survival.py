@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from services.clinical import units
 from services.platform.errors import ConfigurationError, RefusedError
 
 Floats = NDArray[np.float64]
@@ -131,6 +132,38 @@ def load(folder: Path) -> OutcomeModel:
         horizons_days=tuple(metadata["horizons_days"]),
         metadata=metadata,
     )
+
+
+def named(models: Path, name: str) -> OutcomeModel:
+    """The shipped model of that name under a folder of models.
+
+    Raises RefusedError `survival.unknown_model`, `survival.not_shipped`; ConfigurationError when its files are damaged.
+    """
+    known = {file.parent.name: file for file in models.glob("*/metadata.json")}
+    entries = {key: json.loads(file.read_text(encoding="utf-8")) for key, file in known.items()}
+    outcome_models = {
+        key: entry["status"] for key, entry in entries.items() if "outcome" in entry and "status" in entry
+    }
+    shipped = sorted(key for key, status in outcome_models.items() if status != "not shipped")
+    if name not in outcome_models:
+        raise RefusedError(
+            "survival.unknown_model",
+            "there is no outcome model of that name",
+            remedy=f"use one of {', '.join(shipped)}",
+        )
+    if name not in shipped:
+        raise RefusedError(
+            "survival.not_shipped",
+            f"the data did not allow {name}; its card says what was tried",
+            remedy=f"use one of {', '.join(shipped)}",
+        )
+    return load(models / name)
+
+
+def in_own_unit(model: OutcomeModel, name: str, value: float, unit: str) -> float:
+    """The value in the input's unit; as it is where no unit is given. Raises RefusedError as `units.convert` does."""
+    item = next((item for item in model.inputs if item.name == name), None)
+    return value if item is None or not unit or unit == item.unit else units.convert(value, unit, item.unit)
 
 
 def _input(entry: Mapping[str, Any]) -> Input:

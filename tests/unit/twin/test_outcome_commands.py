@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from services.compose import commands_twin_validate
-from services.platform.errors import ConfigurationError, OslerError, RefusedError
+from services.platform.errors import OslerError, RefusedError
 from services.twin.survival import load, predict
 
 PBC = {"age_years": 55.0, "sex_male": 0.0, "bilirubin_mg_dl": 2.4}
@@ -62,8 +62,14 @@ def test_outcome_refuses_grams_per_litre_and_unknown_models(run):
     asked = [part for name, value in PBC.items() for part in ("-i", f"{name}={value}")]
     with pytest.raises(RefusedError, match="albumin_g_dl must be between"):
         run("outcome", "pbc-transplant-free-survival", *asked, "-i", "albumin_g_dl=35")
-    with pytest.raises(ConfigurationError):
-        run("outcome", "no-such-model")
+    for name, reason in (
+        ("no-such-model", "unknown_model"),
+        ("../models", "unknown_model"),
+        ("colorectal-progression", "not_shipped"),
+    ):
+        with pytest.raises(RefusedError) as refusal:
+            run("outcome", name)
+        assert refusal.value.reason == f"survival.{reason}"
     assert run("outcome", "pbc-transplant-free-survival", "-i", "age_years").exit_code == 2
 
 
@@ -95,7 +101,7 @@ def test_glioma_refuses_maps_on_other_grids_and_unreadable_ones(run, head, tmp_p
     maps = ["--tissue", head / "tissue.nii.gz", "--earlier", f"60={head / 'before.nii.gz'}"]
     with pytest.raises(RefusedError):
         run("glioma", *maps, "--tumour", tmp_path / "other.nii.gz")
-    with pytest.raises(OslerError, match="no readable NIfTI"):
+    with pytest.raises(OslerError, match=r"text.nii.gz: the file is no readable NIfTI"):
         run("glioma", *maps, "--tumour", tmp_path / "text.nii.gz")
 
 
