@@ -18,6 +18,7 @@ from services.ingest import store
 from services.ingest.completion import completion_reason
 from services.ingest.dicom_file import MEDIA_TYPE, InstanceHeader
 from services.ingest.same_instance import same_data_set
+from services.platform import telemetry
 from services.platform.blobs import BlobStore
 from services.platform.database import Database
 from services.platform.errors import RefusedError
@@ -60,11 +61,19 @@ class Archive:
         """The patient key of an instance."""
         return patient_key(self.key, header.patient.issuer, header.patient.value)
 
+    def trace(self, study_uid: str) -> str:
+        """The trace of a study, from its first instance to what is shown of it, as a W3C `traceparent`."""
+        return telemetry.traceparent_for(self.key, study_uid)
+
     def file(self, header: InstanceHeader, content: bytes) -> bool:
         """Files an instance; False when it was there. Completes its study when the expected count is reached.
 
         Raises RefusedError (`dicom.conflicting_instance`, `dicom.contradictory_*`) or RetryableError.
         """
+        with telemetry.span("instance file", kind="server", parent=self.trace(header.study_instance_uid)):
+            return self._file(header, content)
+
+    def _file(self, header: InstanceHeader, content: bytes) -> bool:
         with self.database.session() as session:
             known = store.find_instance(session, header.sop_instance_uid)
         if known is None:
@@ -140,6 +149,7 @@ class Archive:
             id=event_id(ROOM, "study", study_uid, str(revision)),
             time=self.clock(),
             subject=study_uid,
+            traceparent=self.trace(study_uid),
         )
         with self.database.transaction(ROOM) as tx:
             marked = store.mark_complete(tx.session, study_uid, version=study.version, revision=revision, reason=reason)

@@ -33,6 +33,23 @@ def test_a_trace_continues_from_a_traceparent() -> None:
     assert inside.parent.span_id == handle.context.span_id
 
 
+def test_a_thing_has_one_trace_wherever_it_is_met() -> None:
+    one = telemetry.traceparent_for(b"k" * 32, "1.2.840.1")
+    assert one == telemetry.traceparent_for(b"k" * 32, "1.2.840.1")
+    assert (
+        len(
+            {
+                one[3:35],
+                *(telemetry.traceparent_for(*o)[3:35] for o in ((b"l" * 32, "1.2.840.1"), (b"k" * 32, "1.2.840.2"))),
+            }
+        )
+        == 3
+    )
+    with telemetry.recorded_spans() as recorded, telemetry.span("file", parent=one):
+        assert telemetry.trace_id() == one.split("-")[1]
+    assert f"{recorded.get_finished_spans()[0].parent.span_id:016x}" == one.split("-")[2]
+
+
 def test_nothing_is_current_outside_a_span() -> None:
     assert telemetry.traceparent() == ""
     assert telemetry.trace_id() == ""
