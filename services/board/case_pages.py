@@ -7,7 +7,6 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -17,13 +16,15 @@ from osler.imaging.v1 import imaging_pb2
 
 from services.board import findings_review, meeting, store, whatif
 from services.board.findings_review import reasons
+from services.board.kept import Kept
 from services.board.pages import THEME_COOKIE, THEMES, Pages, Reader
+from services.board.ranges import cache_headers, not_modified, ranged
 from services.board.worker import ROOM, announce_reviewed
 from services.clinical.codes import UNIT_MM3
 from services.platform.errors import RefusedError
 from services.platform.rpc import NotFoundError
 
-_PARTS = ("strip", "findings", "response", "advice", "news")
+_PARTS = ("strip", "trouble", "findings", "response", "advice", "news")
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -68,11 +69,14 @@ def case_values(pages: Pages, patient_key: str) -> dict[str, Any]:
     """What the case page and its parts show."""
     page = pages.board.page(patient_key)
     ready = meeting.readiness(page.view, "")
-    return {"case": page.case, "view": page.view, "visits": page.visits, "ready": ready, "key": patient_key}
+    return {
+        "case": page.case, "view": page.view, "visits": page.visits, "troubles": page.troubles, "ready": ready,
+        "key": patient_key,
+    }  # fmt: skip
 
 
 def _add_case(app: FastAPI, pages: Pages) -> None:
-    volume = lru_cache(maxsize=24)(pages.board.volume)
+    kept = Kept(pages.context.settings.board.volumes_mb * 1024 * 1024)
 
     @app.get("/case/{patient_key}", response_class=HTMLResponse)
     async def case_page(request: Request, reader: Reader, patient_key: str) -> Response:
@@ -107,32 +111,11 @@ def _add_case(app: FastAPI, pages: Pages) -> None:
     async def series_volume(
         request: Request, _reader: Reader, patient_key: str, series_uid: str, space_of: str
     ) -> Response:
-        content = await asyncio.to_thread(volume, patient_key, series_uid, space_of)
-        return ranged(request, content, "application/octet-stream")
-
-
-def ranged(request: Request, content: bytes, media_type: str, name: str = "") -> Response:
-    """The content, or the one part that the browser asks for (RFC 9110 section 14); kept by the browser for ten minutes.
-
-    Not Content-Encoding: the viewer expects the file itself to be gzipped.
-    """
-    headers = {"cache-control": "private, max-age=600", "accept-ranges": "bytes"}
-    if name:
-        headers["content-disposition"] = f'attachment; filename="{name}"'
-    asked = request.headers.get("range", "")
-    if not asked.startswith("bytes=") or "," in asked:
-        return Response(content, media_type=media_type, headers=headers)
-    first, _, last = asked.removeprefix("bytes=").partition("-")
-    try:
-        start = int(first) if first else max(0, len(content) - int(last))
-        end = min(int(last), len(content) - 1) if first and last else len(content) - 1
-    except ValueError:
-        return Response(content, media_type=media_type, headers=headers)
-    if start > end:
-        headers["content-range"] = f"bytes */{len(content)}"
-        return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers)
-    headers["content-range"] = f"bytes {start}-{end}/{len(content)}"
-    return Response(content[start : end + 1], HTTPStatus.PARTIAL_CONTENT, headers, media_type)
+        placed = await asyncio.to_thread(pages.board.placed, patient_key, series_uid, space_of)
+        if not_modified(request, placed.tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=cache_headers(placed.tag))
+        content = await asyncio.to_thread(kept.get, placed.tag, lambda: pages.board.volume(placed))
+        return ranged(request, content, "application/octet-stream", tag=placed.tag)
 
 
 def _add_review(app: FastAPI, pages: Pages) -> None:

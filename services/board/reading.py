@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from osler.fusion.v1 import fusion_pb2
 from osler.imaging.v1 import imaging_pb2
 from osler.ingest.v1 import ingest_pb2
 
 from services.board import case as cases
-from services.board import findings_review, store, volumes
+from services.board import findings_review, image_trouble, store, volumes
 from services.clinical.dicom.series import find_series, load_series, read_manifest_series
 from services.clinical.suv import suv_scale
 from services.platform.errors import RefusedError
@@ -28,6 +30,21 @@ class Page:
     case: store.Case
     view: cases.CaseView
     visits: list[dict[str, Any]]
+    troubles: list[image_trouble.Trouble]
+
+
+@dataclass(frozen=True)
+class PlacedSeries:
+    """A series and where it lies in the space of another. `placement`: 4x4 LPS; `tag`: other pixels or place, other tag."""
+
+    manifest: ingest_pb2.StudyManifest
+    series_uid: str
+    placement: NDArray[np.float64]
+    tag: str
+
+
+# What decoders and readers raise on files that are not what they say.
+_MALFORMED = (AttributeError, EOFError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 class Board:
@@ -73,8 +90,17 @@ class Board:
             snapshot, found.predictions, found.advice, registrations, datetime.now(UTC),
             findings_review.standing(reviews), original,
         )  # fmt: skip
-        visits = [self._visit(s, cases.places(snapshot, s.study_instance_uid)) for s in studies]
-        return Page(found, view, visits)
+        manifests = [self.manifest(s) for s in studies]
+        visits = [
+            self._visit(s, m, cases.places(snapshot, s.study_instance_uid))
+            for s, m in zip(studies, manifests, strict=True)
+        ]
+        troubles = [
+            trouble
+            for s, m in reversed(list(zip(studies, manifests, strict=True)))
+            for trouble in image_trouble.troubles(_day(s), m, analyses.get(s.study_instance_uid))
+        ]
+        return Page(found, view, visits, troubles)
 
     def lesion(self, patient_key: str, finding_id: str) -> tuple[str, list[imaging_pb2.Finding]]:
         """The study of a finding, and what imaging found of the same lesion in it, before any review. Raises NotFoundError."""
@@ -86,11 +112,12 @@ class Board:
                     return uid, findings_review.siblings(finding, study)
         raise NotFoundError("there is no such finding in this case")
 
-    def _visit(self, study: store.Study, places: list[cases.Place]) -> dict[str, Any]:
-        manifest = self.manifest(study)
+    def _visit(
+        self, study: store.Study, manifest: ingest_pb2.StudyManifest, places: list[cases.Place]
+    ) -> dict[str, Any]:
         return {
             "study_uid": study.study_instance_uid,
-            "date": f"{study.study_time:%d %b %Y}" if study.study_time else "no date",
+            "date": _day(study),
             "series": [
                 {
                     "uid": s.series_instance_uid,
@@ -116,20 +143,22 @@ class Board:
         times = [s.study_time for s in self.studies(patient_key) if s.study_time]
         return max(times).date() if times else None
 
-    def volume(self, patient_key: str, series_uid: str, space_of: str) -> bytes:
-        """A series as NIfTI in the space of series `space_of`.
+    def placed(self, patient_key: str, series_uid: str, space_of: str) -> PlacedSeries:
+        """A series in the space of series `space_of`.
 
         Raises NotFoundError for an unknown series, RefusedError when no good registration links the two.
         """
         with self._database.session() as session:
             studies = store.studies(session, patient_key)
             registrations = store.registrations(session, patient_key)
-        manifests = {s.series_instance_uid: m for m in map(self.manifest, studies) for s in m.series}
-        frames = {uid: find_series(m, uid).frame_of_reference_uid for uid, m in manifests.items()}
-        if series_uid not in manifests or space_of not in manifests:
+        held = {
+            s.series_instance_uid: (m, study) for study in studies for m in [self.manifest(study)] for s in m.series
+        }
+        if series_uid not in held or space_of not in held:
             raise NotFoundError("there is no such series in this case")
         placement = volumes.moving_to_fixed(space_of, series_uid, registrations)
-        if placement is None and frames[series_uid] and frames[series_uid] == frames[space_of]:
+        frames = [find_series(held[uid][0], uid).frame_of_reference_uid for uid in (series_uid, space_of)]
+        if placement is None and frames[0] and frames[0] == frames[1]:
             placement = np.eye(4)
         if placement is None:
             raise RefusedError(
@@ -137,7 +166,25 @@ class Board:
                 "these two series were not aligned with confidence, so they are not shown on top of each other",
                 remedy="show them side by side, or look at the registration's verdict on this page",
             )
-        datasets = read_manifest_series(manifests[series_uid], series_uid, self._blobs)
-        volume = load_series(datasets)
+        manifest, study = held[series_uid]
+        digest = hashlib.sha256(study.manifest.sha256.encode() + series_uid.encode() + placement.tobytes())
+        return PlacedSeries(manifest, series_uid, placement, digest.hexdigest()[:32])
+
+    def volume(self, placed: PlacedSeries) -> bytes:
+        """A series as NIfTI. Raises RefusedError for pixels that cannot be read as one volume."""
+        try:
+            datasets = read_manifest_series(placed.manifest, placed.series_uid, self._blobs)
+            volume = load_series(datasets)
+        except _MALFORMED as error:
+            raise RefusedError(
+                "board.unreadable_series",
+                f"the images of this series cannot be read ({type(error).__name__})",
+                remedy="send the original series again from the scanner or the archive",
+                subject=placed.series_uid,
+            ) from error
         scale = suv_scale(datasets).body_weight if volume.modality == "PT" else 1.0
-        return volumes.to_nifti(volume, placement, scale)
+        return volumes.to_nifti(volume, placed.placement, scale)
+
+
+def _day(study: store.Study) -> str:
+    return f"{study.study_time:%d %b %Y}" if study.study_time else "no date"

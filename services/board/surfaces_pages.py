@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 
 from services.board import mip, store, surfaces
-from services.board.case_pages import ranged
 from services.board.pages import Pages, Reader
+from services.board.ranges import cache_headers, not_modified, ranged
 from services.board.surfaces import Surface
 from services.clinical.dicom.series import load_series, read_manifest_series
 from services.clinical.suv import suv_scale
@@ -59,8 +61,12 @@ def add_surface_pages(app: FastAPI, pages: Pages) -> None:
         visits = await asyncio.to_thread(_visits, pages, patient_key)
         if study_uid not in visits:
             raise NotFoundError("this visit has no segmentation")
-        content = await asyncio.to_thread(exported, patient_key, study_uid, visits[study_uid][1], kind)
-        return ranged(request, content, _MEDIA[kind], f"surfaces.{kind}")
+        stamp = visits[study_uid][1]
+        tag = hashlib.sha256(f"{study_uid} {stamp} {kind}".encode()).hexdigest()[:32]
+        if not_modified(request, tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=cache_headers(tag))
+        content = await asyncio.to_thread(exported, patient_key, study_uid, stamp, kind)
+        return ranged(request, content, _MEDIA[kind], f"surfaces.{kind}", tag)
 
     @app.get("/case/{patient_key}/mip/{series_uid}/{angle}.png")
     async def projection(_reader: Reader, patient_key: str, series_uid: str, angle: int, top: float = 8.0) -> Response:
@@ -73,19 +79,18 @@ def add_surface_pages(app: FastAPI, pages: Pages) -> None:
         return Response(await asyncio.to_thread(make), media_type="image/png", headers=headers)
 
 
-def _visits(pages: Pages, patient_key: str) -> dict[str, tuple[str, int]]:
-    """Study -> (day, revision) of visits with a segmentation, oldest first."""
+def _visits(pages: Pages, patient_key: str) -> dict[str, tuple[str, str]]:
+    """Study -> (day, stamp) of visits with a segmentation, oldest first. The stamp changes with the segmentations."""
     with pages.database.session() as session:
         analyses = store.analyses(session, patient_key)
-    return {
-        s.study_instance_uid: (
-            f"{s.study_time:%d %b %Y}" if s.study_time else "no date",
-            analyses[s.study_instance_uid].study_revision,
-        )
-        for s in pages.board.studies(patient_key)
-        if s.study_instance_uid in analyses
-        and any(o.modality == "SEG" for o in analyses[s.study_instance_uid].derived_objects)
-    }
+    found = {}
+    for study in pages.board.studies(patient_key):
+        analysis = analyses.get(study.study_instance_uid)
+        made = [o.content.sha256 for o in analysis.derived_objects if o.modality == "SEG"] if analysis else []
+        if analysis and made:
+            day = f"{study.study_time:%d %b %Y}" if study.study_time else "no date"
+            found[study.study_instance_uid] = (day, " ".join([study.manifest.sha256, *made]))
+    return found
 
 
 def _surfaces(pages: Pages, patient_key: str, study_uid: str) -> list[Surface]:

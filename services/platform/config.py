@@ -402,6 +402,7 @@ class Board(_Group):
     idle_lock_s: int = Field(
         default=900, ge=30, description="A browser without activity for this long has to sign in again."
     )
+    volumes_mb: int = Field(default=512, ge=16, description="Memory for volumes that the image viewer asked for.")
 
 
 class Models(_Group):

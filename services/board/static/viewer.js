@@ -70,39 +70,50 @@
   const url = (uid, space) => `/case/${caseKey}/volume/${uid}/in/${space}.nii.gz`;
   const find = (uid) => visit().series.find((s) => s.uid === uid);
 
-  async function reachable(address) {
+  // One fetch for each file: what was fetched is handed to the viewer as it is, or the reason why there is none.
+  async function fetched(address) {
     const answer = await fetch(address).catch(() => null);
-    if (answer === null) return "The connection to Osler is lost. Choose the series again to try once more.";
-    if (answer.ok) return "";
+    if (answer === null) return { wrong: "The connection to Osler is lost. Choose the series again to try once more." };
+    if (answer.ok) return { source: URL.createObjectURL(await answer.blob()) };
     const problem = await answer.json().catch(() => ({}));
-    return problem.detail || `the image could not be loaded (status ${answer.status})`;
+    const said = problem.detail || `the image could not be loaded (status ${answer.status})`;
+    return { wrong: `${said.charAt(0).toUpperCase()}${said.slice(1)}.${problem.remedy ? ` To repair it: ${problem.remedy}.` : ""}` };
   }
 
-  const overlayOf = (series, address) => ({ url: address, name: "overlay.nii.gz", colormap: series.modality === "PT" ? "hot" : "winter", opacity: Number(control("blend").value) });
+  async function show(on, files) {
+    await on.loadVolumes(files.map(({ source, ...file }) => ({ ...file, url: source })));
+    files.forEach(({ source }) => URL.revokeObjectURL(source));
+  }
+
+  const baseOf = (source) => ({ source, name: "base.nii.gz", colormap: "gray" });
+  const overlayOf = (series, source) => ({ source, name: "overlay.nii.gz", colormap: series.modality === "PT" ? "hot" : "winter", opacity: Number(control("blend").value) });
 
   async function load() {
     const mine = ++turn;
     delete canvas.dataset.ready;
+    // Nobody may take the images of before for those that were asked for.
+    canvas.classList.add("void");
     chosen.base = find(control("base").value);
     chosen.overlay = find(control("overlay").value);
     say("Loading images");
-    const list = [{ url: url(chosen.base.uid, chosen.base.uid), name: "base.nii.gz", colormap: "gray" }];
-    let note = "";
-    if (chosen.overlay && chosen.overlay !== chosen.base) {
-      const address = url(chosen.overlay.uid, chosen.base.uid);
-      note = await reachable(address);
-      if (note === "") list.push(overlayOf(chosen.overlay, address));
-    }
-    const wrong = await reachable(list[0].url);
+    const over = chosen.overlay && chosen.overlay !== chosen.base;
+    const [base, overlay] = await Promise.all([
+      fetched(url(chosen.base.uid, chosen.base.uid)),
+      over ? fetched(url(chosen.overlay.uid, chosen.base.uid)) : { wrong: "" },
+    ]);
     if (mine !== turn) return;
-    if (wrong) { say(wrong); return; }
-    await viewer.loadVolumes(list);
+    if (base.wrong) { say(base.wrong); return; }
+    const files = [baseOf(base.source), ...(overlay.source ? [overlayOf(chosen.overlay, overlay.source)] : [])];
+    await show(viewer, files);
+    if (mine !== turn) return;
+    canvas.classList.remove("void");
     windowing();
     listPlaces();
     await loadBeside();
     await showMip();
-    say(note);
-    canvas.dataset.ready = String(list.length);
+    say(overlay.wrong || "");
+    canvas.dataset.ready = String(files.length);
+    performance.mark("osler:images");
     tell();
   }
 
@@ -112,29 +123,31 @@
     control("pane-beside").hidden = wanted === "";
     viewer.resizeListener?.();
     if (wanted === "") { viewer.broadcastTo([]); delete control("gl2").dataset.ready; return; }
+    control("gl2").classList.add("void");
     const other = visits[Number(wanted)];
     const base = sorted(other).find((s) => s.modality === chosen.base.modality);
     const label = control("beside-label");
     label.textContent = other.date;
     if (!base) { label.textContent = `${other.date}: no ${chosen.base.modality}`; return; }
-    const address = url(base.uid, chosen.base.uid);
-    const wrong = await reachable(address);
-    if (wrong) { label.textContent = `${other.date}: ${wrong}`; return; }
+    const found = await fetched(url(base.uid, chosen.base.uid));
+    if (found.wrong) { label.textContent = `${other.date}: ${found.wrong}`; return; }
     if (!beside) {
       beside = new niivue.Niivue(options);
       beside.attachToCanvas(control("gl2"));
       beside.setRadiologicalConvention(true);
     }
-    const list = [{ url: address, name: "base.nii.gz", colormap: "gray" }];
+    const files = [baseOf(found.source)];
     const pet = chosen.overlay && sorted(other).find((s) => s.modality === chosen.overlay.modality && s !== base);
-    if (pet && (await reachable(url(pet.uid, chosen.base.uid))) === "") list.push(overlayOf(pet, url(pet.uid, chosen.base.uid)));
-    await beside.loadVolumes(list);
+    const over = pet ? await fetched(url(pet.uid, chosen.base.uid)) : {};
+    if (over.source) files.push(overlayOf(pet, over.source));
+    await show(beside, files);
+    control("gl2").classList.remove("void");
     if (control("layout").value !== "mip") beside.setSliceType(Number(control("layout").value));
     viewer.broadcastTo([beside], { "2d": true, "3d": true });
     beside.broadcastTo([viewer], { "2d": true, "3d": true });
     windowing();
     viewer.createOnLocationChange();
-    control("gl2").dataset.ready = String(list.length);
+    control("gl2").dataset.ready = String(files.length);
   }
 
   // Maximum intensity projections are made by the server: one picture for each angle.

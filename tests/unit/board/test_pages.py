@@ -17,8 +17,8 @@ from osler.events.v1 import events_pb2
 
 from services.board.access import CaseAccess, Grant, may_open
 from services.board.app import build_app
-from services.board.case_pages import ranged
 from services.board.pages import IdleLock, percent_words, unit_words
+from services.board.ranges import ranged
 from services.platform.http import SESSION_COOKIE
 from services.platform.security import AuthenticationError, Principal
 from services.platform.tables import AUDIT
