@@ -216,6 +216,8 @@ class Host:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Longer than clients and proxies keep an idle connection (5 to 60 s), so that none writes into one just closed.
+            timeout_keep_alive=75,
             root_path=settings.root_path if name != "operations" else "",
             timeout_graceful_shutdown=int(self.parts.settings.grpc.drain_s) or 1,
             ws="none",
@@ -288,7 +290,9 @@ def _finish(relay: Relay) -> None:
 def bind(host: str, port: int, name: str) -> socket.socket:
     """A listening socket. Raises ConfigurationError naming the door and the port when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio switches Nagle's algorithm off only for sockets that name their protocol; with it, the second part of an
+    # answer waits some 40 ms for the client's acknowledgement.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
