@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -260,6 +261,21 @@ async def test_health_follows_the_database(world: World, tmp_path: Path) -> None
     away.rename(file)
     await until(running.ready)
     await running.stop()
+
+
+async def test_doors_answer_without_waiting_for_the_clients_acknowledgement() -> None:
+    bound = host.bind("127.0.0.1", 0, "door")
+    nodelay: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def connected(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nodelay.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    server = await asyncio.start_server(connected, sock=bound)
+    _, writer = await asyncio.open_connection(*bound.getsockname())
+    assert await asyncio.wait_for(nodelay, 10)
+    writer.close()
+    server.close()
 
 
 def test_ports_say_who_wanted_them() -> None:
