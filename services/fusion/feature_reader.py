@@ -1,12 +1,13 @@
 """The features of one stored patient at a time, from as few facts as will do.
 
-Of what only its newest value is asked for, the newest few facts are read; when these do not settle it, all. What is read
-is closed under identity and origin, so that corrections, retractions and second sources of each fact come along.
+Of what only its newest value is asked for, the newest few facts are read; when these do not settle it, all that were
+known. What is read is closed under identity and origin, so that corrections, retractions and second sources of each fact
+come along.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,19 +17,19 @@ from osler.fusion.v1.fusion_pb2 import Feature, TimelineEntry
 from sqlalchemy.orm import Session
 
 from services.fusion import feature_schema as schema
-from services.fusion import feature_store, identity_store, store
-from services.fusion.facts import Fact, digest
+from services.fusion import feature_select, identity_store, store
 from services.fusion.feature_demographics import known_demographics
+from services.fusion.feature_select import Pointer
 from services.fusion.feature_series import too_old
-from services.fusion.feature_store import TIMELESS_US, Pointer, short_hash
+from services.fusion.feature_store import TIMELESS_US, short_hash
 from services.fusion.feature_tokens import chart_tokens, row_tokens, set_tokens
 from services.fusion.feature_view import parse_duration
 from services.fusion.features import compute
-from services.fusion.timeline import build_timeline
+from services.fusion.timeline import build_timeline, some_entries
 from services.platform.errors import RefusedError
 
-# How many facts of a token are read first: the newest value, with a second source and corrections of it.
-_NEWEST = 3
+# Of how many effective times the facts of a token are read first: the newest, and one more where that cannot be used.
+_NEWEST = 2
 # Facts of one identity are at most this far apart in effective time (facts.py takes whole minutes).
 _APART_US = 3_600_000_000
 # The horizon of a token of which nothing older is left.
@@ -55,59 +56,51 @@ def read_features(
     """The vector of a set at `as_of` (aware UTC) for any key of a patient; None for a key of which nothing is held."""
     survivor, merged = identity_store.keys_of(session, patient_key, as_of)
     keys = (survivor, *merged)
-    if not store.is_known(session, keys):
+    held = feature_select.held_and_indexed(session, keys)
+    if not held and not store.is_known(session, keys):
         return None
     who, conflicts = known_demographics(store.demographics_of(session, keys), as_of)
-    if not _is_indexed(session, keys, as_of):
-        held = store.load(session, patient_key, as_of)
-        return compute(declared, build_timeline(survivor, held.facts, as_of), as_of, who, conflicts)
+    complete = all(facts == indexed for facts, indexed in held)
+    if not complete or identity_store.misplaced(session, keys, as_of) != identity_store.Misplaced():
+        facts = store.load(session, patient_key, as_of).facts
+        return compute(declared, build_timeline(survivor, facts, as_of), as_of, who, conflicts)
     at_us, brief = identity_store.to_us(as_of), _brief_tokens(declared)
-    first = feature_store.newest(session, keys, brief, at_us, _NEWEST + 1)
-    first, horizon = _cut(brief, first)
-    first += feature_store.pointers(session, keys, set_tokens(declared) - brief)
-    vector = compute(declared, _entries(session, survivor, keys, first, as_of), as_of, who, conflicts)
-    rest = feature_store.pointers(session, keys, set(_unsettled(declared, vector, horizon, as_of)))
-    if set(rest) <= set(first):
+    whole = set_tokens(declared) - brief
+    first, horizon = _cut(brief, feature_select.first_pointers(session, keys, brief, whole, at_us, _NEWEST + 1))
+    asked = {pointer.identity_hash for pointer in first}
+    entries = _entries(session, survivor, keys, asked, as_of)
+    vector = compute(declared, entries, as_of, who, conflicts)
+    unsettled = set(_unsettled(declared, vector, horizon, as_of))
+    rest = {row.identity_hash for row in feature_select.known_pointers(session, keys, unsettled, at_us)} - asked
+    if not rest:
         return vector
-    return compute(declared, _entries(session, survivor, keys, [*first, *rest], as_of), as_of, who, conflicts)
+    entries += _entries(session, survivor, keys, rest, as_of)
+    return compute(declared, entries, as_of, who, conflicts)
 
 
-def _is_indexed(session: Session, keys: Sequence[str], as_of: datetime) -> bool:
-    """Whether the index has all facts of a patient and no one else's."""
-    indexed = feature_store.indexed_facts(session, keys)
-    if any(store.count_facts(session, key) != indexed.get(key, 0) for key in keys):
-        return False
-    return identity_store.misplaced(session, keys, as_of) == identity_store.Misplaced()
-
-
-def _cut(brief: Iterable[str], found: Iterable[Pointer]) -> tuple[list[Pointer], dict[str, int]]:
+def _cut(brief: Collection[str], found: Iterable[Pointer]) -> tuple[list[Pointer], dict[str, int]]:
     """(the facts to read first, each token of which only the newest are read -> the time of the newest left out)."""
-    kept, seen, horizon = list[Pointer](), Counter[str](), dict.fromkeys(brief, _ALL)
+    kept, times, horizon = list[Pointer](), defaultdict[str, set[int]](set), dict.fromkeys(brief, _ALL)
     for pointer in found:
-        seen[pointer.token] += pointer.effective_us != TIMELESS_US
-        if pointer.effective_us == TIMELESS_US or seen[pointer.token] <= _NEWEST:
-            kept.append(pointer)
-        else:
-            horizon[pointer.token] = max(horizon[pointer.token], pointer.effective_us)
+        token, at = pointer.token, pointer.effective_us
+        if token in brief and at != TIMELESS_US:
+            times[token].add(at)
+            if len(times[token]) > _NEWEST:
+                horizon[token] = max(horizon[token], at)
+                continue
+        kept.append(pointer)
     return kept, horizon
 
 
 def _entries(
-    session: Session, survivor: str, keys: Sequence[str], pointers: Iterable[Pointer], as_of: datetime
+    session: Session, survivor: str, keys: Sequence[str], identity_hashes: Collection[int], as_of: datetime
 ) -> list[TimelineEntry]:
-    """The entries that some facts belong to, exactly as the whole timeline has them."""
-    wanted = {pointer.identity_hash for pointer in pointers}
-    if not wanted:
+    """The entries of some identities: of the others that come along, as versions of an origin, sources may be missing."""
+    if not identity_hashes:
         return []
-    facts = store.facts_of(session, feature_store.closure(session, keys, wanted))
-    ids = _entry_ids(survivor, facts, wanted)
-    return [entry for entry in build_timeline(survivor, facts, as_of) if entry.entry_id in ids]
-
-
-def _entry_ids(survivor: str, facts: Iterable[Fact], wanted: Collection[int]) -> set[str]:
-    """The entries whose every fact was read: of other versions of an origin, other sources may be missing."""
-    identities = {fact.identity for fact in facts if short_hash(fact.identity) in wanted}
-    return {digest(survivor, identity) for identity in identities}
+    facts = feature_select.closed_facts(session, keys, identity_hashes, identity_store.to_us(as_of))
+    once = store.once(facts) if len(keys) > 1 else facts
+    return some_entries(survivor, once, as_of, lambda identity: short_hash(identity) in identity_hashes)
 
 
 @lru_cache(maxsize=64)

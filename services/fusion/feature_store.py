@@ -7,11 +7,11 @@ under the key, by the vocabulary of today. Otherwise readers take all facts, whi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, String, Table, bindparam, delete, func, select
+from sqlalchemy import BigInteger, Column, Integer, String, Table, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -44,17 +44,6 @@ INDEXED = Table(
     Column("vocabulary", String(16), nullable=False),
     Column("facts", Integer, nullable=False),
 )
-
-_POINTER = (INDEX.c.token, INDEX.c.effective_us, INDEX.c.fact_id, INDEX.c.identity_hash)
-
-
-class Pointer(NamedTuple):
-    """One fact that has a token. `effective_us`: microseconds since 1970 UTC, TIMELESS_US for none."""
-
-    token: str
-    effective_us: int
-    fact_id: str
-    identity_hash: int
 
 
 def index_facts(
@@ -117,47 +106,3 @@ def _count(session: Session, patient_key: str) -> int:
 
 def _dialect(session: Session) -> Any:
     return postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-
-
-def indexed_facts(session: Session, patient_keys: Collection[str]) -> dict[str, int]:
-    """Key -> how many of its facts are indexed by today's vocabulary; keys that are not indexed are left out."""
-    query = select(INDEXED.c.patient_key, INDEXED.c.facts).where(
-        INDEXED.c.patient_key.in_(patient_keys), INDEXED.c.vocabulary == vocabulary()
-    )
-    return {row.patient_key: row.facts for row in session.execute(query)}
-
-
-def newest(
-    session: Session, patient_keys: Collection[str], tokens: Collection[str], at_us: int, count: int
-) -> list[Pointer]:
-    """Of each token the newest `count` facts that happened by a time, newest first, and all that have no time."""
-    if not tokens:
-        return []
-    place = func.row_number().over(partition_by=INDEX.c.token, order_by=INDEX.c.effective_us.desc()).label("place")
-    among = INDEX.c.patient_key.in_(patient_keys) & INDEX.c.token.in_(tokens)
-    ranked = select(*_POINTER, place).where(among, INDEX.c.effective_us <= at_us).subquery()
-    dated = select(*(column for column in ranked.c if column.name != "place")).where(ranked.c.place <= count)
-    timeless = select(*_POINTER).where(among, INDEX.c.effective_us == TIMELESS_US)
-    found = [Pointer(*row) for row in session.execute(dated.union_all(timeless)).all()]
-    return sorted(found, key=lambda pointer: -pointer.effective_us)
-
-
-def pointers(session: Session, patient_keys: Collection[str], tokens: Collection[str]) -> list[Pointer]:
-    """All facts that have one of some tokens."""
-    if not tokens:
-        return []
-    query = select(*_POINTER).where(INDEX.c.patient_key.in_(patient_keys), INDEX.c.token.in_(tokens))
-    return [Pointer(*row) for row in session.execute(query).all()]
-
-
-def closure(session: Session, patient_keys: Collection[str], identity_hashes: Collection[int]) -> set[tuple[str, str]]:
-    """(patient key, fact id) of all facts of some identities, and of all versions of the records that those came in."""
-    ours = INDEX.c.patient_key.in_(patient_keys)
-    # A named list of parameters: SQLAlchemy looks at each element of a plain one.
-    of = INDEX.c.identity_hash.in_(bindparam("hashes", expanding=True))
-    query = select(INDEX.c.patient_key, INDEX.c.fact_id).where(
-        ours, INDEX.c.origin_hash.in_(select(INDEX.c.origin_hash).where(ours, of))
-    )
-    return {
-        (key, fact_id) for key, fact_id in session.execute(query.distinct(), {"hashes": list(identity_hashes)}).all()
-    }

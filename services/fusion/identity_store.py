@@ -6,8 +6,27 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, String, Table, Text, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Boolean,
+    Column,
+    CompoundSelect,
+    Float,
+    Index,
+    Integer,
+    Select,
+    String,
+    Table,
+    Text,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from services.fusion.linkage import Candidate
@@ -100,11 +119,16 @@ def statements_about(session: Session, patient_keys: Iterable[str]) -> set[State
     while keys - asked:
         new = sorted(keys - asked)
         asked |= set(new)
-        query = select(STATEMENT).where(or_(STATEMENT.c.merged_key.in_(new), STATEMENT.c.surviving_key.in_(new)))
-        for row in session.execute(query):
+        for row in session.execute(_about(), {"keys": new}):
             found.add(Statement(row.stated_at, row.merged_key, row.surviving_key, row.same))
             keys |= {row.merged_key, row.surviving_key}
     return found
+
+
+@lru_cache(maxsize=1)
+def _about() -> Select[Any]:
+    keys: BindParameter[Any] = bindparam("keys", expanding=True)
+    return select(STATEMENT).where(or_(STATEMENT.c.merged_key.in_(keys), STATEMENT.c.surviving_key.in_(keys)))
 
 
 def grouping_of(session: Session, patient_keys: Iterable[str], as_of: datetime | None = None) -> Grouping:
@@ -167,9 +191,7 @@ def misplaced(session: Session, keys: Sequence[str], as_of: datetime | None = No
     While two keys were wrongly merged, findings of one's images are announced under the other. They belong to the
     patient that their study came with; what is made from studies of two patients belongs to neither.
     """
-    own = select(STUDY.c.study_uid).where(STUDY.c.patient_key.in_(keys))
-    near = select(STUDY_FACT.c.study_uid).where(STUDY_FACT.c.patient_key.in_(keys))
-    uids = set(session.execute(own.union(near)).scalars())
+    uids = set(session.execute(_studies_near(), {"keys": keys}).scalars())
     if not uids:
         return Misplaced()
     studies_of = _studies_of(session, uids)
@@ -182,6 +204,13 @@ def misplaced(session: Session, keys: Sequence[str], as_of: datetime | None = No
         elif key not in keys and len(at_home) == len(made_from) and all(at_home):
             missing.add((key, fact_id))
     return Misplaced(frozenset(foreign), frozenset(missing))
+
+
+@lru_cache(maxsize=1)
+def _studies_near() -> CompoundSelect[Any]:
+    keys: BindParameter[Any] = bindparam("keys", expanding=True)
+    own = select(STUDY.c.study_uid).where(STUDY.c.patient_key.in_(keys))
+    return own.union(select(STUDY_FACT.c.study_uid).where(STUDY_FACT.c.patient_key.in_(keys)))
 
 
 def _studies_of(session: Session, uids: set[str]) -> dict[tuple[str, str], set[str]]:

@@ -84,6 +84,9 @@ PATIENT = Table(
     Column("snapshot", LargeBinary, nullable=False),
 )
 
+# Looked up for each fact that is read: making an enumeration's member of a number costs more.
+_STANDINGS = {int(standing): standing for standing in Standing}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -211,24 +214,25 @@ def _facts(session: Session, keys: Sequence[str], fact_ids: Sequence[str] | None
         query = query.where(FACT.c.fact_id.in_(bindparam("ids", expanding=True)))
         parameters = {"ids": list(fact_ids)}
     wanted = set(fact_ids) if fact_ids is not None else None
-    return [
-        Fact(
-            fact_id=fact_id,
-            origin=origin,
-            identity=identity,
-            standing=Standing(standing),
-            replaces=replaces,
-            revision=revision,
-            known_at=from_us(known),
-            recorded_at=from_us(recorded),
-            entry=fusion_pb2.TimelineEntry.FromString(entry),
-            patient_key=key,
-        )
-        for (key, fact_id, origin, identity, standing, replaces, revision, known, recorded, entry) in session.execute(
-            query, parameters
-        ).all()
-        if wanted is None or fact_id in wanted
-    ]
+    rows = session.execute(query, parameters).all()
+    return [fact_of(row) for row in rows if wanted is None or row.fact_id in wanted]
+
+
+def fact_of(row: Any) -> Fact:
+    """The fact of a row with all columns of FACT."""
+    key, fact_id, origin, identity, standing, replaces, revision, known, recorded, entry = row
+    return Fact(
+        fact_id,
+        origin,
+        identity,
+        _STANDINGS[standing],
+        replaces,
+        revision,
+        from_us(known),
+        from_us(recorded),
+        fusion_pb2.TimelineEntry.FromString(entry),
+        key,
+    )
 
 
 def _add_record(session: Session, patient_key: str, reading: Reading, source: Source) -> bool:
@@ -297,10 +301,10 @@ def _records(session: Session, keys: Sequence[str], misplaced: identity_store.Mi
 def _facts_of_patient(session: Session, keys: Sequence[str], misplaced: identity_store.Misplaced) -> tuple[Fact, ...]:
     held = [fact for fact in _facts(session, keys) if (fact.patient_key, fact.fact_id) not in misplaced.foreign]
     held += _held(session, misplaced.missing)
-    return _once(held)
+    return once(held)
 
 
-def _once(held: Iterable[Fact]) -> tuple[Fact, ...]:
+def once(held: Iterable[Fact]) -> tuple[Fact, ...]:
     """Each fact once, as it was first known, however many keys hold it."""
     facts: dict[str, Fact] = {}
     for fact in held:
@@ -326,7 +330,7 @@ def is_known(session: Session, keys: Sequence[str]) -> bool:
 
 def facts_of(session: Session, wanted: Collection[tuple[str, str]]) -> tuple[Fact, ...]:
     """Some facts by (patient key, fact id); one that is held under several keys comes once."""
-    return _once(_held(session, wanted))
+    return once(_held(session, wanted))
 
 
 def _held(session: Session, wanted: Collection[tuple[str, str]]) -> Iterator[Fact]:

@@ -7,11 +7,12 @@ Append-only: a correction or retraction marks an entry, with the time at which i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from osler.fusion.v1 import fusion_pb2
 from osler.fusion.v1.fusion_pb2 import TimelineEntry
 
@@ -19,6 +20,7 @@ from services.fusion.facts import Fact, Standing, digest
 from services.fusion.measures import analyte_of
 
 _DAY_S = 86_400
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DELTA_CHECK = "delta_check"
 
 
@@ -52,6 +54,16 @@ def build_timeline(patient_key: str, facts: Iterable[Fact], as_of: datetime | No
     entries = [_entry(patient_key, identity, what) for identity, what in weigh(facts, as_of).items()]
     check_deltas(entries)
     return sorted(entries, key=entry_order)
+
+
+def some_entries(
+    patient_key: str, facts: Iterable[Fact], as_of: datetime, wanted: Callable[[str], bool]
+) -> list[TimelineEntry]:
+    """The entries of the identities that are wanted, as `build_timeline` has them but unordered and without delta checks.
+
+    `facts`: at least every fact of these identities and of their origins.
+    """
+    return [_entry(patient_key, identity, what) for identity, what in weigh(facts, as_of).items() if wanted(identity)]
 
 
 def fold_timeline(
@@ -134,20 +146,19 @@ def _covers(version: Sequence[Fact], fact: Fact) -> bool:
 
 def _entry(patient_key: str, identity: str, what: Told) -> TimelineEntry:
     dropped, live = what.dropped_at, what.live
-    latest = max(
-        live or what.facts, key=lambda fact: (fact.known_at, fact.recorded_at, int(fact.standing), fact.fact_id)
-    )
+    said = live or what.facts
+    latest = said[0] if len(said) == 1 else max(said, key=_newest_key)
     entry = TimelineEntry()
     entry.CopyFrom(latest.entry)
     entry.entry_id = entry_id(patient_key, identity)
-    entry.known_at.FromDatetime(min(fact.known_at for fact in what.facts).astimezone(UTC).replace(tzinfo=None))
+    _put_time(entry.known_at, min(fact.known_at for fact in what.facts))
     if live:
         final = any(fact.standing >= Standing.FINAL for fact in live)
         entry.status = fusion_pb2.ENTRY_STATUS_ACTIVE if final else fusion_pb2.ENTRY_STATUS_PRELIMINARY
     else:
         entry.status = fusion_pb2.ENTRY_STATUS_RETRACTED
         if dropped is not None:
-            entry.retracted_at.FromDatetime(dropped.astimezone(UTC).replace(tzinfo=None))
+            _put_time(entry.retracted_at, dropped)
     if len(what.facts) > 1:
         sources = {
             (source.system, source.reference): source
@@ -157,6 +168,15 @@ def _entry(patient_key: str, identity: str, what: Told) -> TimelineEntry:
         del entry.sources[:]
         entry.sources.extend(sources[key] for key in sorted(sources))
     return entry
+
+
+def _newest_key(fact: Fact) -> tuple[datetime, datetime, int, str]:
+    return fact.known_at, fact.recorded_at, int(fact.standing), fact.fact_id
+
+
+def _put_time(stamp: Timestamp, time: datetime) -> None:
+    since = time - _EPOCH
+    stamp.seconds, stamp.nanos = since.days * _DAY_S + since.seconds, since.microseconds * 1_000
 
 
 def check_deltas(entries: Iterable[TimelineEntry], analytes: Collection[str] | None = None) -> None:
