@@ -70,8 +70,9 @@ def build_app(context: RoomContext) -> FastAPI:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-        if pages.twin is not None:
-            await pages.twin.close()
+        for channel in (pages.twin, pages.imaging):
+            if channel is not None:
+                await channel.close()
         await archive.aclose()
 
     app = create_app(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from osler.imaging.v1 import imaging_pb2
 
-from services.board import findings_review, meeting, store, whatif
+from services.board import findings_review, meeting, saliency, store, whatif
 from services.board.findings_review import reasons
 from services.board.kept import Kept
 from services.board.pages import THEME_COOKIE, THEMES, Pages, Reader
@@ -32,6 +33,7 @@ def add_case_pages(app: FastAPI, pages: Pages) -> None:
     """Registers the routes."""
     _add_lists(app, pages)
     _add_case(app, pages)
+    _add_saliency(app, pages)
     _add_review(app, pages)
 
 
@@ -116,6 +118,18 @@ def _add_case(app: FastAPI, pages: Pages) -> None:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=cache_headers(placed.tag))
         content = await asyncio.to_thread(kept.get, placed.tag, lambda: pages.board.volume(placed))
         return ranged(request, content, "application/octet-stream", tag=placed.tag)
+
+
+def _add_saliency(app: FastAPI, pages: Pages) -> None:
+    @app.get("/case/{patient_key}/saliency/{finding}.nii.gz")
+    async def saliency_map(request: Request, _reader: Reader, patient_key: str, finding: str) -> Response:
+        asked = await asyncio.to_thread(saliency.requests_for, pages, patient_key, finding)
+        tag = hashlib.sha256(b"".join(r.SerializeToString(deterministic=True) for r in asked)).hexdigest()[:32]
+        if not_modified(request, tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=cache_headers(tag))
+        made = await saliency.explain(pages, asked)
+        content = await asyncio.to_thread(lambda: saliency.strongest([pages.context.blobs.get(ref) for ref in made]))
+        return ranged(request, content, "application/octet-stream", tag=tag)
 
 
 def _add_review(app: FastAPI, pages: Pages) -> None:

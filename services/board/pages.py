@@ -72,8 +72,9 @@ class Pages:
     templates: Jinja2Templates
     hub: Hub = field(default_factory=Hub)
     idle: IdleLock = field(default_factory=lambda: IdleLock(900))
-    # The channel to the twin belongs to the event loop that serves; it is opened when first asked.
+    # Channels belong to the event loop that serves; they are opened when first asked.
     twin: grpc.aio.Channel | None = None
+    imaging: grpc.aio.Channel | None = None
 
     @property
     def database(self) -> Database:

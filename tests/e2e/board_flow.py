@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ VENDOR = Path(board.__file__).parent / "static/vendor"
 WIDE, NARROW = {"width": 1920, "height": 1080}, {"width": 1366, "height": 768}
 # Pixels are drawn by the processor here, which other work may hold.
 PATIENCE_MS = 120_000
+FOLLOWS_WITHIN_S = 0.5
 SignIn = Callable[..., Page]
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture
@@ -55,6 +57,12 @@ def sign_in(osler: RunningOsler, case: dict[str, Any]) -> Iterator[SignIn]:
         yield enter
         browser.close()
     assert errors == []
+
+
+def password_of(home: Path, user: str) -> str:
+    """The first password of a user, as `osler up` wrote it."""
+    lines = (home / "first-run-credentials.txt").read_text(encoding="utf-8").splitlines()
+    return next(line.split()[1] for line in lines if line.split()[:1] == [user])
 
 
 def open_case(page: Page) -> Page:
@@ -149,8 +157,7 @@ def test_the_board_meets_decides_and_signs(sign_in: SignIn) -> None:
         page.wait_for_selector("#gl[data-ready='2']")
     chair.keyboard.press("p")
     expect(other.locator("#presenter")).to_have_text("board presents")
-    # Half a second is measured where nothing else runs (tests/load/board); here both browsers draw on shared processors.
-    assert follows_within(chair, other) < 3
+    assert min(follow_delays(chair, other)) < FOLLOWS_WITHIN_S
 
     chair.get_by_label("What we decide").fill("Resect after two more cycles")
     chair.get_by_label("Surgery").check()
@@ -173,10 +180,10 @@ def test_the_board_meets_decides_and_signs(sign_in: SignIn) -> None:
         page.context.close()
 
 
-def follows_within(presenter: Page, follower: Page) -> float:
-    """Seconds until the second browser has followed a scroll, best of three: the processor draws for both."""
+def follow_delays(presenter: Page, follower: Page, distances: Sequence[int] = (600, -400, 500)) -> list[float]:
+    """Seconds until the second browser has followed each scroll."""
     found = []
-    for distance in (600, -400, 500):
+    for distance in distances:
         presenter.mouse.move(300, 420)
         presenter.wait_for_timeout(1500)
         before = follower.evaluate("window.scrollY")
@@ -190,7 +197,7 @@ def follows_within(presenter: Page, follower: Page) -> float:
             time.sleep(0.02)
         assert moved, f"nobody followed the move from {before}"
         found.append((moved - began) / 1000)
-    return min(found)
+    return found
 
 
 @pytest.mark.browser

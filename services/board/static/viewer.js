@@ -9,7 +9,7 @@
   const visits = JSON.parse(control("visits").textContent).filter((v) => v.series.length > 0);
   const caseKey = control("viewer-controls").dataset.case;
   const order = { CT: 0, MR: 1, PT: 2 };
-  const windows = { CT: [-160, 240], PT: [0, 8] };
+  const windows = { CT: [-160, 240], PT: [0, 8], saliency: [0.1, 1] };
 
   function say(text) {
     status.textContent = text;
@@ -37,6 +37,7 @@
     const values = (where.values || []).map((v, n) => {
       const series = n === 0 ? chosen.base : chosen.overlay;
       if (!series) return "";
+      if (series.modality === "saliency") return `weight ${v.value.toFixed(2)} of 1`;
       return series.modality === "PT" ? `SUV ${v.value.toFixed(1)}` : series.modality === "CT" ? `${v.value.toFixed(0)} HU` : v.value.toFixed(0);
     });
     return [...values.filter(Boolean), `${[...where.mm].slice(0, 3).map((m) => m.toFixed(0)).join(", ")} mm`].join(" · ");
@@ -54,7 +55,7 @@
   const visit = () => visits[Math.min(Number(control("visit").value), visits.length - 1)];
   const sorted = (v) => [...v.series].sort((a, b) => order[a.modality] - order[b.modality]);
 
-  function pickVisit() {
+  function listSeries() {
     const series = sorted(visit());
     fill(control("base"), series, false);
     fill(control("overlay"), series, true);
@@ -64,6 +65,10 @@
     control("overlay").value = pet && pet !== base ? pet.uid : "";
     const others = visits.map((v, n) => [v, n]).filter(([v]) => v !== visit());
     control("beside").replaceChildren(new Option("nothing", ""), ...others.map(([v, n]) => new Option(v.date, String(n))));
+  }
+
+  function pickVisit() {
+    listSeries();
     return load();
   }
 
@@ -91,6 +96,7 @@
   async function load() {
     const mine = ++turn;
     delete canvas.dataset.ready;
+    delete canvas.dataset.map;
     // Nobody may take the images of before for those that were asked for.
     canvas.classList.add("void");
     chosen.base = find(control("base").value);
@@ -115,6 +121,30 @@
     canvas.dataset.ready = String(files.length);
     performance.mark("osler:images");
     tell();
+  }
+
+  // Over the series that a network read: which voxels moved its answer.
+  async function showMap({ study, series, saliency }) {
+    const number = visits.findIndex((v) => v.study_uid === study && v.series.some((s) => s.uid === series));
+    if (number < 0) { say("The series that the network read is not among those that the viewer shows."); return; }
+    control("stage").scrollIntoView({ block: "center" });
+    canvas.focus({ preventScroll: true });
+    control("visit").value = String(number);
+    listSeries();
+    control("base").value = series;
+    control("overlay").value = "";
+    await load();
+    const mine = turn;
+    say("Asking the network where it looked: this takes a moment");
+    const map = await fetched(saliency);
+    if (mine !== turn) return;
+    if (map.wrong) { say(map.wrong); return; }
+    chosen.overlay = { modality: "saliency", label: "where the network looked", uid: "" };
+    await viewer.addVolumeFromUrl({ url: map.source, name: "saliency.nii.gz", colormap: "hot", opacity: Math.max(0.5, Number(control("blend").value)) });
+    URL.revokeObjectURL(map.source);
+    windowing();
+    say("Colour: what moves the network's answer, not what is ill. Choose an overlay to take it away.");
+    canvas.dataset.map = "saliency";
   }
 
   // The other visit in the space of this one's base, so that one crosshair means one place in both.
@@ -213,6 +243,10 @@
   }
 
   const failed = () => say("The viewer could not start: this browser has no WebGL 2.");
+  document.addEventListener("click", (event) => {
+    const asked = event.target.closest("[data-saliency]");
+    if (asked) showMap(asked.dataset).catch(failed);
+  });
   control("visit").addEventListener("change", () => pickVisit().catch(failed));
   control("base").addEventListener("change", () => load().catch(failed));
   control("overlay").addEventListener("change", () => load().catch(failed));
