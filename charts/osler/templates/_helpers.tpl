@@ -111,3 +111,7 @@ containers:
       {{- include "osler.mounts" $root | nindent 6 }}
       - {name: shm, mountPath: /dev/shm}
 {{- end }}
+{{- /* KubeRay never changes the pods of a cluster that stands. A new image is a new cluster, which the new rooms join. */ -}}
+{{- define "osler.models" -}}
+{{ .Release.Name }}-models-{{ printf "%s %s" (include "osler.image" .) .Values.kuberay.rayVersion | sha256sum | trunc 8 }}
+{{- end }}

@@ -242,6 +242,28 @@ def test_dashboards_show_metrics_that_exist() -> None:
                     assert f'"{re.sub("_(bucket|count|sum)$", "", metric)}"' in source, metric
 
 
+def test_a_pod_that_stops_keeps_its_doors_open_while_word_gets_round(objects: tuple[Object, ...]) -> None:
+    for deployment in of_kind(objects, "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        delay = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        # The host waits up to a minute for the work in hand (services/platform/host.py).
+        assert 0 < delay < pod["terminationGracePeriodSeconds"] - 60
+
+
+def test_models_are_asked_for_on_the_gpus_that_ray_may_start() -> None:
+    (config,) = [
+        c for c in of_kind(render("values-region.yaml"), "ConfigMap") if c["metadata"]["name"] == "osler-settings"
+    ]
+    groups = of_kind(render("values-region.yaml"), "RayCluster")[0]["spec"]["workerGroupSpecs"]
+    (gpu,) = [g for g in groups if g["groupName"] == "gpu"]
+    worker = gpu["template"]["spec"]["containers"][0]["resources"]["limits"]
+    gpus, replicas = float(config["data"]["OSLER_COMPUTE__NUM_GPUS"]), int(config["data"]["OSLER_MODELS__MAX_REPLICAS"])
+    assert replicas == gpu["maxReplicas"]
+    assert gpus / replicas == worker["nvidia.com/gpu"]
+    assert int(config["data"]["OSLER_COMPUTE__NUM_CPUS"]) / replicas <= float(worker["cpu"])
+
+
 def test_models_start_from_no_gpu_and_rooms_join_them() -> None:
     objects = render("values-region.yaml")
     (cluster,) = of_kind(objects, "RayCluster")
@@ -253,7 +275,12 @@ def test_models_start_from_no_gpu_and_rooms_join_them() -> None:
     for room in ("imaging", "registration"):
         (container,) = rooms[f"osler-{room}"]["spec"]["template"]["spec"]["containers"]
         env = {e["name"]: e.get("value") for e in container["env"]}
-        assert (env["OSLER_COMPUTE__BACKEND"], env["RAY_ADDRESS"]) == ("ray", "ray://osler-models-head-svc:10001")
+        assert (env["OSLER_COMPUTE__BACKEND"], env["RAY_ADDRESS"]) == (
+            "ray",
+            f"ray://{cluster['metadata']['name']}-head-svc:10001",
+        )
+    (changed,) = of_kind(render("values-region.yaml", "--set", "image.tag=0.2.0"), "RayCluster")
+    assert changed["metadata"]["name"] != cluster["metadata"]["name"]
     lock = (CHART.parents[1] / "uv.lock").read_text(encoding="utf-8")
     (installed,) = re.findall(r'name = "ray"\nversion = "([^"]+)"', lock)
     assert cluster["spec"]["rayVersion"] == installed
