@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -34,6 +37,8 @@ Outcome = Literal["success", "denied", "error"]
 ANONYMOUS = "anonymous"
 GENESIS = "0" * 64
 _BATCH = 1000
+# A row and what its caller waits for.
+_Waiting = tuple[dict[str, Any], "Future[None]"]
 _DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 _VERBS: Mapping[str, Action] = {
     "Get": "R",
@@ -71,6 +76,8 @@ class Audit:
         self._database = database
         self._seal_key = hmac.digest(key, b"osler audit seal", "sha256")
         self._id_key = hmac.digest(key, b"osler audit resource", "sha256")
+        self._waiting: deque[_Waiting] = deque()
+        self._committing = threading.Lock()
 
     @classmethod
     def from_settings(cls, database: Database, settings: Settings) -> Audit:
@@ -101,10 +108,35 @@ class Audit:
             "trace_id": telemetry.trace_id(),
             "detail_json": json.dumps(logs.redact(dict(detail or {})), sort_keys=True, separators=(",", ":")),
         }
-        with self._database.transaction("platform") as transaction:
-            row["prev_hash"] = self._head(transaction.session)
-            row["hash"] = self._seal(row)
-            transaction.session.execute(insert(AUDIT).values(**row))
+        waiting: _Waiting = (row, Future())
+        self._waiting.append(waiting)
+        # Who gets the lock commits for all that came meanwhile: a sync of the disk each would be the door's speed limit.
+        with self._committing:
+            if not waiting[1].done():
+                self._commit_waiting()
+        waiting[1].result()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait to be committed."""
+        return len(self._waiting)
+
+    def _commit_waiting(self) -> None:
+        """Appends every waiting row in one transaction and tells their callers."""
+        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            with self._database.transaction("platform") as transaction:
+                head = self._head(transaction.session)
+                for row, _ in batch:
+                    row["prev_hash"] = head
+                    row["hash"] = head = self._seal(row)
+                transaction.session.execute(insert(AUDIT), [row for row, _ in batch])
+        except BaseException as error:
+            for _, told in batch:
+                told.set_exception(error)
+        else:
+            for _, told in batch:
+                told.set_result(None)
 
     def hash_id(self, resource_id: str) -> str:
         """What the trail holds instead of an identifier; to look up rows about one resource."""

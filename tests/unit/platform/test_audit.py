@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from osler.fusion.v1 import fusion_pb2
 from sqlalchemy import create_engine, delete, insert, select, text, update
+from sqlalchemy.event import listen
 
 from services.platform import telemetry
 from services.platform.audit import GENESIS, Audit
@@ -141,6 +143,41 @@ def test_the_database_itself_refuses_changes(audit: Audit, database: Database) -
         with pytest.raises(Exception, match="append-only"), database.transaction("platform") as transaction:
             transaction.session.execute(statement)
     assert audit.verify_chain().intact
+
+
+def test_rows_that_wait_for_the_database_are_committed_together(audit: Audit, database: Database) -> None:
+    commits: list[object] = []
+    with database.transaction("platform"):
+        writers = [threading.Thread(target=audit.record, args=(DOCTOR, "R", "case", f"p{n}")) for n in range(12)]
+        for writer in writers:
+            writer.start()
+        deadline = time.monotonic() + 10
+        while audit.waiting < len(writers) - 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        listen(database.engine, "commit", commits.append)
+    for writer in writers:
+        writer.join()
+    # The holder's own, the first writer's, and one for all that came meanwhile.
+    assert len(commits) <= 3
+    assert audit.verify_chain().rows == 12
+
+
+def test_what_cannot_be_committed_is_told_to_each_caller(audit: Audit, tmp_path: Path) -> None:
+    tamper(tmp_path, text("ALTER TABLE platform_audit RENAME TO gone"))
+    failed = []
+
+    def write() -> None:
+        try:
+            audit.record(DOCTOR, "R", "case")
+        except Exception as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=write) for _ in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(failed) == 6
 
 
 def test_writers_side_by_side_make_one_chain(audit: Audit, tmp_path: Path) -> None:
