@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 from osler.common.v1 import common_pb2
@@ -17,6 +18,7 @@ from services.clinical.identity import accession_number_hash, patient_key
 from services.ingest import store
 from services.ingest.completion import completion_reason
 from services.ingest.dicom_file import MEDIA_TYPE, InstanceHeader
+from services.ingest.dicom_filing import Filer
 from services.ingest.same_instance import same_data_set
 from services.platform import telemetry
 from services.platform.blobs import BlobStore
@@ -57,6 +59,11 @@ class Archive:
     quiet_period: timedelta
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
+    @cached_property
+    def filer(self) -> Filer:
+        """Through which instances of all doors are indexed."""
+        return Filer(self.database, ROOM)
+
     def patient_key(self, header: InstanceHeader) -> str:
         """The patient key of an instance."""
         return patient_key(self.key, header.patient.issuer, header.patient.value)
@@ -78,20 +85,20 @@ class Archive:
             known = store.find_instance(session, header.sop_instance_uid)
         if known is None:
             ref = self.keeper.keep(header, content)
-            with self.database.transaction(ROOM) as tx:
-                stored = self.index(tx.session, header, ref, derived=False)
-                known = None if stored else store.find_instance(tx.session, header.sop_instance_uid)
-        if known is not None:
-            self._check_same(known, header, content)
-            return False
-        if header.expected_instances is not None:
-            self.complete(header.study_instance_uid)
-        return True
+            indexed = self.filer.file(self._new(header, ref), self.clock())
+            if indexed.full:
+                self.complete(header.study_instance_uid)
+            if indexed.stored:
+                return True
+        self.check_same(header, content)
+        return False
 
     def index(self, session: Session, header: InstanceHeader, ref: common_pb2.BlobRef, *, derived: bool) -> bool:
         """Indexes an instance that is kept already; False when it was there. See `store.add_instance`."""
-        content = store.Content(ref.uri, ref.sha256, ref.size_bytes)
-        return store.add_instance(session, header, self.patient_key(header), content, self.clock(), derived=derived)
+        return store.add_instance(session, self._new(header, ref), self.clock(), derived=derived)
+
+    def _new(self, header: InstanceHeader, ref: common_pb2.BlobRef) -> store.NewInstance:
+        return store.NewInstance(header, self.patient_key(header), store.Content(ref.uri, ref.sha256, ref.size_bytes))
 
     def check_same(self, header: InstanceHeader, content: bytes) -> None:
         """Raises RefusedError `dicom.conflicting_instance` when the SOP instance is filed with other content."""
@@ -122,9 +129,17 @@ class Archive:
         return held, missing
 
     def complete_due(self, *, force: bool = False) -> bool:
-        """Announces every open study that is due (`force`: every open one); True when there was one."""
+        """Announces every open study that is due (`force`: every open one); True when there was one.
+
+        After a clock that went ahead was set right, a study would wait for its quiet period until the time that it came
+        in by the wrong clock: its period begins anew.
+        """
+        now = self.clock()
         with self.database.session() as session:
             waiting = store.open_studies(session)
+        if any(state.last_received_at > now for state in waiting):
+            with self.database.transaction(ROOM) as tx:
+                store.restart_quiet_periods(tx.session, now)
         announced = [self.complete(state.study_uid, declared=force) for state in waiting]
         return any(announced)
 
@@ -132,11 +147,11 @@ class Archive:
         """Announces a study if it is complete now; True when it was announced."""
         with self.database.session() as session:
             state = store.study_state(session, study_uid)
-            rows = store.study_rows(session, study_uid)
-        if state is None or rows is None:
-            return False
-        reason = completion_reason(state, self.clock(), self.quiet_period, declared=declared)
-        if not reason:
+            if state is None:
+                return False
+            reason = completion_reason(state, self.clock(), self.quiet_period, declared=declared)
+            rows = store.study_rows(session, study_uid) if reason else None
+        if rows is None:
             return False
         study, revision = rows[0], rows[0].revision + 1
         manifest = build_manifest(*rows, revision=revision, accession=self._accession(study))

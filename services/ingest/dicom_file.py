@@ -75,7 +75,7 @@ def storage_classes() -> frozenset[str]:
 class InstanceHeader:
     """What the archive needs to know of one instance.
 
-    `attributes`: level ("study", "series", "instance") -> DICOM JSON of the attributes kept for queries.
+    `attributes`: level ("study", "series", "instance") -> DICOM JSON of the attributes kept for queries; not to be changed.
     `data_set_sha256`: hash of the data set without file meta information, which differs from sender to sender.
     `expected_instances`: (0020,1208) when the sender tells how many instances the study has, else None.
     """
@@ -98,6 +98,7 @@ class InstanceHeader:
         return json_text(self.attributes[level], keyword)
 
 
+@cache
 def tag_of(keyword: str) -> str:
     """ "00100020" for "PatientID". Raises KeyError for a keyword outside PS3.6."""
     tag = tag_for_keyword(keyword)
@@ -150,7 +151,11 @@ def read_header(content: bytes, issuers: Mapping[str, str], default_issuer: str)
         study_time=study_time(dataset),
         expected_instances=_positive(dataset.get("NumberOfStudyRelatedInstances")),
         data_set_sha256=hashlib.sha256(body).hexdigest(),
-        attributes={level: _kept(dataset, level) for level in ("study", "series", "instance")},
+        attributes={
+            "study": _shared(dataset, "study"),
+            "series": _shared(dataset, "series"),
+            "instance": _kept(dataset, "instance"),
+        },
     )
 
 
@@ -251,3 +256,28 @@ def _kept(dataset: Dataset, level: str) -> JsonDataset:
             except Exception:  # noqa: S112 - a malformed optional value must not keep the image out
                 continue
     return kept
+
+
+def _shared(dataset: Dataset, level: str) -> JsonDataset:
+    """As `_kept`, remembered for the next instance that says the same: those of a series share nearly all of it."""
+    keywords = ("SpecificCharacterSet", *query_attributes()[level]["default"], *query_attributes()[level]["optional"])
+    said = []
+    for keyword in keywords:
+        element = dataset.get_item(tag_of(keyword))
+        if element is None:
+            continue
+        if element.VR in (None, "SQ", "UN"):
+            return _kept(dataset, level)
+        said.append((keyword, element.VR, element.value if isinstance(element.value, bytes) else repr(element.value)))
+    key = (level, dataset.is_little_endian, tuple(said))
+    found = _REMEMBERED.get(key)
+    if found is None:
+        found = _kept(dataset, level)
+        if len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.clear()
+        _REMEMBERED[key] = found
+    return found
+
+
+_REMEMBERED: dict[tuple[Any, ...], JsonDataset] = {}
+_MOST_REMEMBERED = 512

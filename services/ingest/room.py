@@ -12,6 +12,7 @@ from osler.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from services.ingest import dicomweb, dicomweb_store, fhir_door, worker
 from services.ingest.archive import ROOM, Archive, EmbeddedKeeper, Keeper
 from services.ingest.commitment import Peer
+from services.ingest.dicom_pressure import Backlog
 from services.ingest.folder import Importer
 from services.ingest.mllp import MllpListener
 from services.ingest.quiet_clock import QuietClock
@@ -104,6 +105,8 @@ def _listeners(context: RoomContext, doors: _Doors) -> list[Background]:
         peers=peers,
         allowed_calling_aes=dicom.allowed_calling_aes,
         max_pdu_bytes=dicom.max_pdu_bytes,
+        admit=Backlog(context.database, ROOM, dicom.max_waiting_events).check,
+        share_port=dicom.share_port,
     )
     return [
         listener,

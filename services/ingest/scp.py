@@ -7,8 +7,9 @@ commitment push model), PS3.7 9.1 (DIMSE-C).
 from __future__ import annotations
 
 import logging
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.transport import ThreadedAssociationServer
 
 from services.ingest import sop_classes, store
 from services.ingest.archive import instance_ref
@@ -53,7 +55,18 @@ _MODELS = (
     sop_classes.STUDY_ROOT_GET,
     sop_classes.STUDY_ROOT_MOVE,
 )
+# A department has more devices than pynetdicom's default of 10.
+_MOST_ASSOCIATIONS = 100
 _log = logging.getLogger(__name__)
+
+
+class _SharingServer(ThreadedAssociationServer):
+    """Lets other processes of this user listen on the same port."""
+
+    def server_bind(self) -> None:
+        assert self.socket is not None
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
 
 class DicomListener:
@@ -61,7 +74,8 @@ class DicomListener:
 
     `peers`: AE title -> where it listens, for results of storage commitment and as destinations of C-MOVE.
     `allowed_calling_aes`: empty lets in all; otherwise the called AE title must be ours as well.
-    `port` 0 picks a free one; after `start`, `port` is the real one.
+    `port` 0 picks a free one; after `start`, `port` is the real one. `admit` raises RetryableError while nothing more is to
+    be let in. `share_port`: other processes listen on the same port, and the kernel spreads associations among them.
     """
 
     def __init__(
@@ -74,12 +88,17 @@ class DicomListener:
         peers: Mapping[str, Peer],
         allowed_calling_aes: tuple[str, ...] = (),
         max_pdu_bytes: int = 131072,
+        admit: Callable[[], None] = lambda: None,
+        share_port: bool = False,
     ) -> None:
         self._receiver = receiver
         self._host, self.port = host, port
+        self._admit = admit
+        self._server_class = _SharingServer if share_port else ThreadedAssociationServer
         self._peers = peers
         self._ae = AE(ae_title)
         self._ae.maximum_pdu_size = max_pdu_bytes
+        self._ae.maximum_associations = _MOST_ASSOCIATIONS
         self._ae.require_calling_aet = list(allowed_calling_aes)
         self._ae.require_called_aet = bool(allowed_calling_aes)
         self._reporter = CommitmentReporter(self._ae, peers)
@@ -104,10 +123,15 @@ class DicomListener:
             (evt.EVT_N_ACTION, self._commit),
         ]
         try:
-            self._server = self._ae.start_server((self._host, self.port), block=False, evt_handlers=handlers)
+            self._server = self._ae.make_server(
+                (self._host, self.port), evt_handlers=handlers, server_class=self._server_class
+            )
         except OSError as error:
             raise ConfigurationError(f"dicom.port: cannot listen on {self._host}:{self.port} ({error})") from error
+        # `make_server` leaves this to its caller, and the server's shutdown undoes it.
+        self._ae._servers.append(self._server)
         self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="dicom-listener", daemon=True).start()
 
     def stop(self) -> None:
         """Stops listening and aborts open associations: what was not acknowledged stays with its sender."""
@@ -118,6 +142,7 @@ class DicomListener:
 
     def _store(self, event: Any) -> int:
         try:
+            self._admit()
             outcome = self._receiver.receive(event.encoded_dataset())
         except RetryableError as error:
             _log.warning("C-STORE not taken in now: %s", error)

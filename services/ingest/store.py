@@ -143,48 +143,157 @@ def find_instance(session: Session, sop_uid: str) -> Row[Any] | None:
     return session.execute(select(INSTANCE).where(INSTANCE.c.sop_uid == sop_uid)).one_or_none()
 
 
-def add_instance(
-    session: Session, header: InstanceHeader, patient_key: str, content: Content, now: datetime, *, derived: bool
-) -> bool:
-    """Indexes an instance; False when its SOP instance is there already. Reopens a complete study, unless `derived`.
+@dataclass(frozen=True)
+class NewInstance:
+    """An instance to be indexed: whose it is, and where it is kept."""
 
-    Raises RefusedError `dicom.contradictory_patient` or `dicom.contradictory_series` when the study or the series is
-    known with another patient or in another study.
+    header: InstanceHeader
+    patient_key: str
+    content: Content
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What became of one instance: `stored` (False when it was there already), or `refusal`.
+
+    `full`: its study has as many instances now as its sender has told.
     """
-    if find_instance(session, header.sop_instance_uid) is not None:
-        return False
-    _ensure_study(session, header, patient_key, now, complete=derived)
-    _ensure_series(session, header, derived)
-    row = {
+
+    stored: bool = False
+    refusal: RefusedError | None = None
+    full: bool = False
+
+
+class LostRaceError(Exception):
+    """Another process indexed the same study or series meanwhile: do the transaction again."""
+
+
+def add_instance(session: Session, new: NewInstance, now: datetime, *, derived: bool) -> bool:
+    """As `add_instances`, for one. Raises its refusal."""
+    (found,) = add_instances(session, [new], now, derived=derived)
+    if found.refusal is not None:
+        raise found.refusal
+    return found.stored
+
+
+def add_instances(session: Session, news: Sequence[NewInstance], now: datetime, *, derived: bool) -> list[Indexed]:
+    """Indexes instances together; what became of each, in their order. Reopens complete studies, unless `derived`.
+
+    Refusals: `dicom.contradictory_patient` or `dicom.contradictory_series` when the study or the series is known with
+    another patient or in another study. Raises LostRaceError.
+    """
+    uids = [new.header.sop_instance_uid for new in news]
+    known = set(session.scalars(select(INSTANCE.c.sop_uid).where(INSTANCE.c.sop_uid.in_(uids))))
+    fresh = {new.header.sop_instance_uid: new for new in reversed(news) if new.header.sop_instance_uid not in known}
+    refused = _ensure_parents(session, list(fresh.values()), now, derived)
+    rows = [_instance_row(new, now, derived) for uid, new in fresh.items() if uid not in refused]
+    stored = set(_insert_returning(session, INSTANCE, rows))
+    full = set() if derived else _count_in(session, [fresh[uid] for uid in stored], now)
+    outcomes = []
+    for new in news:
+        uid = new.header.sop_instance_uid
+        if uid in refused:
+            outcomes.append(Indexed(refusal=refused[uid]))
+        else:
+            first = fresh.get(uid) is new and uid in stored
+            outcomes.append(Indexed(stored=first, full=first and new.header.study_instance_uid in full))
+    return outcomes
+
+
+def _instance_row(new: NewInstance, now: datetime, derived: bool) -> dict[str, Any]:
+    header = new.header
+    return {
         "sop_uid": header.sop_instance_uid,
         "series_uid": header.series_instance_uid,
         "study_uid": header.study_instance_uid,
         "sop_class_uid": header.sop_class_uid,
         "transfer_syntax_uid": header.transfer_syntax_uid,
         "instance_number": header.text("instance", "InstanceNumber")[:16],
-        "content_uri": content.uri,
-        "content_sha256": content.sha256,
-        "content_size": content.size_bytes,
+        "content_uri": new.content.uri,
+        "content_sha256": new.content.sha256,
+        "content_size": new.content.size_bytes,
         "data_set_sha256": header.data_set_sha256,
         "derived": derived,
         "committed": False,
         "attributes_json": json.dumps(header.attributes["instance"]),
         "received_at": now,
     }
-    if not insert_new(session, INSTANCE, [row]):
-        return False
-    if not derived:
+
+
+def _insert_returning(session: Session, table: Table, rows: Sequence[dict[str, Any]]) -> Sequence[str]:
+    """Keys of the rows that were not there."""
+    if not rows:
+        return []
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).on_conflict_do_nothing().returning(next(iter(table.primary_key)))
+    return session.scalars(statement, list(rows)).all()
+
+
+def _ensure_parents(
+    session: Session, news: Sequence[NewInstance], now: datetime, derived: bool
+) -> dict[str, RefusedError]:
+    """Makes the studies and series that are not there; refusals by SOP instance of those that contradict what is."""
+    studies, series = _parents(session, news)
+    new_studies: dict[str, dict[str, Any]] = {}
+    new_series: dict[str, dict[str, Any]] = {}
+    refused: dict[str, RefusedError] = {}
+    for new in news:
+        header = new.header
+        study_uid, series_uid = header.study_instance_uid, header.series_instance_uid
+        if studies.get(study_uid, new.patient_key) != new.patient_key:
+            refused[header.sop_instance_uid] = _contradictory_patient(header)
+        elif series.get(series_uid, study_uid) != study_uid:
+            refused[header.sop_instance_uid] = _contradictory_series(header)
+        else:
+            if study_uid not in studies:
+                new_studies[study_uid] = _study_row(new, now, complete=derived)
+            if series_uid not in series:
+                new_series[series_uid] = _series_row(header, derived)
+            studies[study_uid], series[series_uid] = new.patient_key, study_uid
+    for table, rows in ((STUDY, new_studies), (SERIES, new_series)):
+        if insert_new(session, table, list(rows.values())) < len(rows):
+            raise LostRaceError
+    return refused
+
+
+def _parents(session: Session, news: Sequence[NewInstance]) -> tuple[dict[str, str], dict[str, str]]:
+    """(study -> its patient key, series -> its study) as far as they are known."""
+    study_uids = {new.header.study_instance_uid for new in news}
+    series_uids = {new.header.series_instance_uid for new in news}
+    studies = session.execute(select(STUDY.c.study_uid, STUDY.c.patient_key).where(STUDY.c.study_uid.in_(study_uids)))
+    series = session.execute(
+        select(SERIES.c.series_uid, SERIES.c.study_uid).where(SERIES.c.series_uid.in_(series_uids))
+    )
+    return {row.study_uid: row.patient_key for row in studies}, {row.series_uid: row.study_uid for row in series}
+
+
+def _count_in(session: Session, news: Sequence[NewInstance], now: datetime) -> set[str]:
+    """Notes the arrival of new instances at their studies; the studies that are full now."""
+    arrived: dict[str, int | None] = {}
+    for new in news:
+        uid = new.header.study_instance_uid
+        arrived[uid] = new.header.expected_instances or arrived.get(uid)
+    for uid, expected in sorted(arrived.items()):
         values: dict[str, Any] = {"complete": False, "version": STUDY.c.version + 1, "last_received_at": now}
-        if header.expected_instances is not None:
-            values["expected_instances"] = header.expected_instances
-        session.execute(update(STUDY).where(STUDY.c.study_uid == header.study_instance_uid).values(values))
-    return True
+        if expected is not None:
+            values["expected_instances"] = expected
+        session.execute(update(STUDY).where(STUDY.c.study_uid == uid).values(values))
+    telling = [uid for uid, expected in arrived.items() if expected is not None]
+    if not telling:
+        return set()
+    counts = session.execute(
+        select(INSTANCE.c.study_uid, func.count())
+        .where(INSTANCE.c.study_uid.in_(telling), INSTANCE.c.derived.is_(False))
+        .group_by(INSTANCE.c.study_uid)
+    )
+    return {uid for uid, count in counts if count >= (arrived[uid] or 0)}
 
 
-def _ensure_study(session: Session, header: InstanceHeader, patient_key: str, now: datetime, *, complete: bool) -> None:
-    row = {
+def _study_row(new: NewInstance, now: datetime, *, complete: bool) -> dict[str, Any]:
+    header = new.header
+    return {
         "study_uid": header.study_instance_uid,
-        "patient_key": patient_key,
+        "patient_key": new.patient_key,
         "patient_id": header.patient_id,
         "issuer_of_patient_id": header.issuer_of_patient_id,
         "patient_name": header.text("study", "PatientName").casefold(),
@@ -206,20 +315,10 @@ def _ensure_study(session: Session, header: InstanceHeader, patient_key: str, no
         "first_received_at": now,
         "last_received_at": now,
     }
-    insert_new(session, STUDY, [row])
-    known = session.scalar(select(STUDY.c.patient_key).where(STUDY.c.study_uid == header.study_instance_uid))
-    if known != patient_key:
-        raise RefusedError(
-            "dicom.contradictory_patient",
-            "the study is stored with another PatientID or issuer",
-            missing=["(0010,0020) PatientID"],
-            remedy="correct the patient at the sender, or split the study",
-            subject=header.sop_instance_uid,
-        )
 
 
-def _ensure_series(session: Session, header: InstanceHeader, derived: bool) -> None:
-    row = {
+def _series_row(header: InstanceHeader, derived: bool) -> dict[str, Any]:
+    return {
         "series_uid": header.series_instance_uid,
         "study_uid": header.study_instance_uid,
         "modality": header.text("series", "Modality")[:16],
@@ -231,16 +330,26 @@ def _ensure_series(session: Session, header: InstanceHeader, derived: bool) -> N
         "derived": derived,
         "attributes_json": json.dumps(header.attributes["series"]),
     }
-    insert_new(session, SERIES, [row])
-    known = session.scalar(select(SERIES.c.study_uid).where(SERIES.c.series_uid == header.series_instance_uid))
-    if known != header.study_instance_uid:
-        raise RefusedError(
-            "dicom.contradictory_series",
-            "the series is stored in another study",
-            missing=["(0020,000E) SeriesInstanceUID"],
-            remedy="give the series a UID of its own at the sender",
-            subject=header.sop_instance_uid,
-        )
+
+
+def _contradictory_patient(header: InstanceHeader) -> RefusedError:
+    return RefusedError(
+        "dicom.contradictory_patient",
+        "the study is stored with another PatientID or issuer",
+        missing=["(0010,0020) PatientID"],
+        remedy="correct the patient at the sender, or split the study",
+        subject=header.sop_instance_uid,
+    )
+
+
+def _contradictory_series(header: InstanceHeader) -> RefusedError:
+    return RefusedError(
+        "dicom.contradictory_series",
+        "the series is stored in another study",
+        missing=["(0020,000E) SeriesInstanceUID"],
+        remedy="give the series a UID of its own at the sender",
+        subject=header.sop_instance_uid,
+    )
 
 
 def open_studies(session: Session) -> list[StudyState]:
@@ -248,6 +357,12 @@ def open_studies(session: Session) -> list[StudyState]:
     query = select(STUDY.c.study_uid).where(STUDY.c.complete.is_(False)).order_by(STUDY.c.last_received_at)
     states = [study_state(session, uid) for uid in session.scalars(query)]
     return [state for state in states if state is not None]
+
+
+def restart_quiet_periods(session: Session, now: datetime) -> int:
+    """Open studies that were last heard of after `now`, because a clock was wrong, count as heard of now; how many."""
+    late = (STUDY.c.complete.is_(False)) & (STUDY.c.last_received_at > now)
+    return int(session.connection().execute(update(STUDY).where(late).values(last_received_at=now)).rowcount)
 
 
 def study_state(session: Session, study_uid: str) -> StudyState | None:

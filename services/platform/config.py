@@ -235,6 +235,16 @@ class Dicom(_Group):
         default_factory=dict, description="AE title -> `{host, port}` for results of storage commitment."
     )
     max_pdu_bytes: int = Field(default=131072, ge=0, description="Largest PDU; 0 is unlimited.")
+    max_waiting_events: int = Field(
+        default=20_000,
+        ge=0,
+        description="While more events than this wait for the event bus, C-STORE answers A700 (out of resources), so that"
+        " senders keep their images; 0 is no limit.",
+    )
+    share_port: bool = Field(
+        default=False,
+        description="Several processes of one machine listen on this port; the kernel spreads associations among them.",
+    )
     worklist_port: Port | None = Field(
         default=None, description="Port of the Modality Worklist; 0 picks a free one, empty offers none."
     )

@@ -49,6 +49,12 @@ def add_to_outbox(session: Session, room: str, outgoing: Sequence[tuple[str, Eve
     insert_new(session, OUTBOX, [_row(room, topic, _traced(event)) for topic, event in outgoing])
 
 
+def waiting(session: Session, room: str, at_most: int) -> int:
+    """How many events of a room wait to be published, counted no further than `at_most`."""
+    some = select(OUTBOX.c.id).where(OUTBOX.c.room == room, OUTBOX.c.sent_at.is_(None)).limit(at_most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
+
+
 def _order_concurrent_writers(session: Session, room: str, keys: set[str]) -> None:
     """On PostgreSQL ids are given before commit: without this, a later id of one key could be seen first."""
     if session.get_bind().dialect.name != "postgresql":
