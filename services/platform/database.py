@@ -91,6 +91,7 @@ class Database:
         self._reading = self.engine.execution_options(osler_access="read", **snapshot)
         self._writing = self.engine.execution_options(osler_access="write")
         self._noting = self.engine.execution_options(osler_access="note")
+        self._writer = threading.Lock()
         self._listeners: dict[str, list[threading.Event]] = {}
 
     @property
@@ -111,7 +112,7 @@ class Database:
         Raises RetryableError for faults that may pass (locked, disk full, connection lost, deadlock).
         """
         engine = self._writing if durable else self._noting
-        with self.faults(), Session(engine, expire_on_commit=False) as session:
+        with self.faults(), self._turn(), Session(engine, expire_on_commit=False) as session:
             transaction = DatabaseTransaction(session, room)
             with session.begin():
                 if not (durable or self._file):
@@ -121,6 +122,19 @@ class Database:
         if announced:
             for listener in self._listeners.get(room, []):
                 listener.set()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Writers of one process take turns: SQLite's own wait for its lock is a poll that sleeps up to 100 ms."""
+        if self._file is None:
+            yield
+            return
+        if not self._writer.acquire(timeout=sqlite.BUSY_TIMEOUT_MS / 1000):
+            raise RetryableError("database: locked by another writer of this process")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextmanager
     def schema_change(self) -> Iterator[Connection]:
