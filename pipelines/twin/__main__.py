@@ -48,9 +48,11 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipelines.twin import evaluate, ffcd, fit, priors
 
     if arguments.command == "study":
-        from pipelines.twin.study import run as run_study
+        from pipelines.twin import study
 
-        return run_study(arguments.patients, arguments.seed, _say)
+        found = study.run(arguments.patients, arguments.seed, _say)
+        _say("progression of virtual patients")
+        return found | {"progression": study.progression(max(arguments.patients // 5, 20), arguments.seed)}
     if not (arguments.data / "colorectalLongi.csv").is_file():
         raise SystemExit(f"{arguments.data} holds no colorectalLongi.csv; it comes with the R package frailtypack")
     patients = ffcd.read(arguments.data)

@@ -21,6 +21,8 @@ from services.twin.growth_outcomes import criteria_for
 
 FOLDS = 5
 HORIZON_DAYS = 180.0
+#: The event is what scans measure, so what is predicted is that scans at the usual interval would measure it.
+SCAN_EVERY_DAYS = 56.0
 _SPREAD = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -36,11 +38,26 @@ class Case:
     crps: dict[str, float]
     limits: tuple[float, ...]
     rank: float
+    next_visit: NextVisit
+
+
+@dataclass(frozen=True)
+class NextVisit:
+    """Predicted probability that the next size is a progression over the nadir (a response), and whether it was.
+
+    `before`: whether the size had progressed already.
+    """
+
+    before: bool
+    progression: float
+    progressed: bool
+    response: float
+    responded: bool
 
 
 @dataclass(frozen=True)
 class Risk:
-    """A patient at a visit: predicted probability of progression of the size within half a year, and what came."""
+    """A patient at a visit: predicted probability that scans measure progression within half a year, and what came."""
 
     patient: int
     visit: int
@@ -70,8 +87,14 @@ def run(
         progress(f"fold {number + 1} of {FOLDS}: predicting {len(held_out)} patients")
         for patient in held_out:
             cases += _cases(patient, fitted, rivals)
-            risks += _risks(patient, fitted)
-    return {**summary(cases), "progression": discrimination(risks), "seed": seed, "patients": len(patients)}
+            risks += landmark_risks(patient, fitted)
+    return {
+        **summary(cases),
+        "progression": discrimination(risks, cases),
+        "response": at_next_visit(cases, "response", "responded"),
+        "seed": seed,
+        "patients": len(patients),
+    }
 
 
 def _cases(patient: Patient, fitted: Fitted, rivals: dict[str, baselines.Predictor]) -> list[Case]:
@@ -95,12 +118,31 @@ def _cases(patient: Patient, fitted: Fitted, rivals: dict[str, baselines.Predict
                 {name: scores.crps(sample, size) for name, sample in samples.items()},
                 tuple(float(value) for value in np.quantile(own, _SPREAD)),
                 float(np.mean(own < size) + 0.5 * np.mean(own == size)),
+                _next_visit(sizes, own, size),
             )
         )
     return found
 
 
-def _risks(patient: Patient, fitted: Fitted) -> list[Risk]:
+def _next_visit(sizes: scores.Floats, sample: scores.Floats, size: float) -> NextVisit:
+    criteria = criteria_for("sum_longest_diameters")
+
+    def progression(value: scores.Floats) -> scores.Floats:
+        nadir = np.full_like(value, sizes.min())
+        return growth_outcomes.meets(value, nadir, criteria).astype(np.float64)
+
+    before = bool(growth_outcomes.meets(sizes, np.minimum.accumulate(sizes), criteria).any())
+    response = criteria.response_ratio * float(sizes[0])
+    return NextVisit(
+        before,
+        float(progression(sample).mean()),
+        bool(progression(np.array([size]))[0]),
+        float(np.mean(sample <= response)),
+        size <= response,
+    )
+
+
+def landmark_risks(patient: Patient, fitted: Fitted) -> list[Risk]:
     """At each visit from the second on, as long as the size has not progressed and is followed further."""
     criteria = criteria_for("sum_longest_diameters")
     event = _progression_day(patient.days, patient.sizes_mm, criteria)
@@ -109,14 +151,19 @@ def _risks(patient: Patient, fitted: Fitted) -> list[Risk]:
         landmark = float(patient.days[visit])
         if event is not None and event <= landmark:
             break
-        known = patient.days[: visit + 1], patient.sizes_mm[: visit + 1]
-        ahead = growth_outcomes.outlook(
-            growth.fit(*known, fitted.of(patient.regimen)), landmark + HORIZON_DAYS, criteria
-        )
+        posterior = growth.fit(patient.days[: visit + 1], patient.sizes_mm[: visit + 1], fitted.of(patient.regimen))
         end = float(patient.days[-1]) if event is None else event
-        probability = ahead.progressed_by(landmark + HORIZON_DAYS)
-        found.append(Risk(patient.key, visit, probability, end - landmark, event is not None))
+        found.append(Risk(patient.key, visit, measured_progression(posterior), end - landmark, event is not None))
     return found
+
+
+def measured_progression(posterior: growth.Posterior) -> float:
+    """Probability that a scan every eight weeks, or the one at the end of the half year, measures progression."""
+    criteria, last = criteria_for("sum_longest_diameters"), float(posterior.days[-1])
+    scans = np.append(np.arange(last + SCAN_EVERY_DAYS, last + HORIZON_DAYS, SCAN_EVERY_DAYS), last + HORIZON_DAYS)
+    measured = growth.measurements(posterior, scans)
+    nadir = np.minimum(np.minimum.accumulate(measured, axis=1), posterior.values.min())
+    return float(growth_outcomes.meets(measured, nadir, criteria).any(axis=1).mean())
 
 
 def _progression_day(days: scores.Floats, sizes: scores.Floats, criteria: growth_outcomes.Criteria) -> float | None:
@@ -173,16 +220,46 @@ def _group(cases: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def discrimination(risks: Sequence[Risk]) -> dict[str, Any]:
-    """Harrell's C of the probability of progression within half a year against the time to it, from two landmarks.
+def discrimination(risks: Sequence[Risk], cases: Sequence[Case] = ()) -> dict[str, Any]:
+    """Harrell's C of the probability of progression within half a year against the time to it, from two landmarks; and of the
+    probability that the next size is a progression, against whether it was (the area under the ROC curve).
 
     Event: the measured sum of diameters is 20 % and 5 mm over its nadir; the last size ends the follow-up. New lesions and
     death, which sizes do not tell, are not counted.
     """
-    return {
+    found: dict[str, Any] = {
         "definition": "sum of diameters 20 % and 5 mm over the nadir, from the landmark on; 95 % intervals by patient",
         "every visit": _discrimination(risks),
         "second visit only": _discrimination([item for item in risks if item.visit == 1]),
+    }
+    if cases:
+        chosen = {
+            "all": cases,
+            "not progressed before": [case for case in cases if not case.next_visit.before],
+            "not progressed before, two sizes or more": [
+                case for case in cases if not case.next_visit.before and case.visit > 1
+            ],
+        }
+        found["at the next visit"] = {
+            name: at_next_visit(part, "progression", "progressed") for name, part in chosen.items()
+        }
+    return found
+
+
+def at_next_visit(part: Sequence[Case], predicted: str, came: str) -> dict[str, Any]:
+    """Area under the ROC curve of a probability at the next visit, with its 95 % interval by patient, and both means."""
+    risk = np.array([getattr(case.next_visit, predicted) for case in part])
+    event = np.array([getattr(case.next_visit, came) for case in part], dtype=bool)
+    value, lower, upper = scores.concordance_interval(
+        risk, np.where(event, 1.0, 2.0), event, [case.patient for case in part]
+    )
+    return {
+        "predictions": len(part),
+        "events": int(event.sum()),
+        "c_index": round(value, 4),
+        "interval_95": [round(lower, 4), round(upper, 4)],
+        "mean_predicted": round(float(risk.mean()), 4),
+        "observed": round(float(event.mean()), 4),
     }
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.twin import evaluate
+from pipelines.twin.ffcd import Patient
+from pipelines.twin.fit import Fitted
 from services.twin import compare, growth, growth_course
 from services.twin.growth_course import Phase, Rates
 from services.twin.growth_population import Floats, Population, from_scale
@@ -64,8 +67,33 @@ def run(patients: int, seed: int, progress: Callable[[str], None] = lambda text:
     }
 
 
+def progression(patients: int, seed: int) -> dict[str, Any]:
+    """How well progression can be foretold where the model is the truth: the figures of `evaluate.discrimination`.
+
+    Virtual patients measured every eight weeks, nine times; a ceiling for what the same figures can be on real patients, and
+    a check of the code that makes them.
+    """
+    prior = growth.population("sum_longest_diameters", DISEASE)
+    days: Floats = np.arange(9, dtype=np.float64) * evaluate.SCAN_EVERY_DAYS
+    rng = np.random.default_rng([seed, 5])
+    _, measured = _measured(prior, patients, days, rng)
+    fitted = Fitted(prior, {}, patients, patients * len(days), 0.0)
+    cohort = [Patient(key, "", days, sizes, None, float(days[-1])) for key, sizes in enumerate(measured)]
+    return evaluate.discrimination([risk for patient in cohort for risk in evaluate.landmark_risks(patient, fitted)])
+
+
 def _virtual(prior: Population, count: int, rng: np.random.Generator) -> list[Virtual]:
-    days = np.append(VISITS, NEXT_DAY)
+    (rates, h0, sizes), measured = _measured(prior, count, np.append(VISITS, NEXT_DAY), rng)
+    return [
+        Virtual(_only(rates, i), float(h0[i]), float(sizes[i, -2]), float(measured[i, -1]), measured[i, :-1])
+        for i in range(count)
+    ]
+
+
+def _measured(
+    prior: Population, count: int, days: Floats, rng: np.random.Generator
+) -> tuple[tuple[Rates, Floats, Floats], Floats]:
+    """The truth (rates, first size on the Box-Cox scale, sizes), and what is measured at `days`: (patients, days)."""
     rates, width = draw_rates(prior, count, rng)
     h0 = prior.baseline_mean + prior.baseline_sd * rng.standard_normal(count)
     factor = growth_course.shape(rates, days)
@@ -73,11 +101,7 @@ def _virtual(prior: Population, count: int, rng: np.random.Generator) -> list[Vi
     scaled = a * h0[:, None] + (a - 1) / prior.power + draw_departures(prior, width, days, rng)
     error = prior.sigma * width[:, None] * rng.standard_normal(scaled.shape)
     sizes, measured = from_scale(prior, scaled), from_scale(prior, scaled + error)
-    measured = np.where(measured <= prior.detection_limit, 0.0, measured)
-    return [
-        Virtual(_only(rates, i), float(h0[i]), float(sizes[i, -2]), float(measured[i, -1]), measured[i, :-1])
-        for i in range(count)
-    ]
+    return (rates, h0, sizes), np.where(measured <= prior.detection_limit, 0.0, measured)
 
 
 def _only(rates: Rates, index: int) -> Rates:

@@ -176,14 +176,18 @@ def predict(
     regimen: Regimen = "",
     days: Days = 0,
     planned_scan: Annotated[str, typer.Option(help="Date of the next scan; earlier ones are valued against it.")] = "",
+    explain: Annotated[bool, typer.Option(help="Also tell what drove the forecast, and what would change it.")] = True,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Predicts the course of a tumour: sizes with 50 and 90 % bands, response, progression, the value of scanning early."""
+    """Predicts the course of a tumour: sizes with 50 and 90 % bands, response, progression, the value of scanning early.
+
+    Example: osler twin predict -m sizes.csv --disease colorectal_cancer_metastatic --regimen folfox6
+    """
     from osler.twin.v1 import twin_pb2
 
     subject = _subject(measurements, patient, quantity, disease, regimen)
-    request = twin_pb2.PredictRequest(subject=subject, horizon_days=days, seed=seed)
+    request = twin_pb2.PredictRequest(subject=subject, horizon_days=days, seed=seed, explain=explain)
     if planned_scan:
         request.planned_imaging.FromDatetime(_time(planned_scan))
     (answer,) = _answer(ctx, "predict", request, patient)
@@ -404,6 +408,7 @@ def _show_forecast(forecast: Any) -> None:
     print_rows(f"{forecast.quantity} ({forecast.unit}), median and 90 % band", rows, "")
     if forecast.HasField("time_to_progression"):
         Console().print(f"time to progression: {_interval(forecast.time_to_progression, 1, ' days')}", highlight=False)
+    _show_drivers(forecast)
     values = [
         {
             "scan": f"{value.at.ToDatetime():%Y-%m-%d}",
@@ -417,6 +422,29 @@ def _show_forecast(forecast: Any) -> None:
     if values:
         print_rows("Value of scanning earlier than planned", values, "")
     _say(forecast.cautions)
+
+
+_DRIVERS = (
+    "",
+    "without the measurement of {day} ({value:.1f})",
+    "if treatment stopped on {day}",
+    "if the measurement of {day} is at most {value:.1f} (lowest fifth)",
+    "if the measurement of {day} is at least {value:.1f} (highest fifth)",
+)
+
+
+def _show_drivers(forecast: Any) -> None:
+    rows = [
+        {
+            "case": _DRIVERS[one.kind].format(day=f"{one.at.ToDatetime():%Y-%m-%d}", value=one.value),
+            "progression": f"{100 * one.probability_of_progression:.0f} %",
+            "against_as_it_is": f"{-100 * one.drive:+.0f} points",
+        }
+        for one in forecast.drivers
+    ]
+    if rows:
+        whole = f"{100 * forecast.probability_of_progression:.0f} %"
+        print_rows(f"What drove the probability of progression ({whole}), and what would change it", rows, "")
 
 
 def _size_at(forecast: Any, at: Any) -> str:

@@ -45,31 +45,35 @@ def validate(
         list[str] | None, typer.Option(help="Only this model; repeat for more. `glioma` and `growth` are two of them.")
     ] = None,
     virtual_patients: Annotated[int, typer.Option(min=20, help="Virtual gliomas to recover.")] = 500,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what the folder already holds from the same code and data.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Validates every model of the twin that the data allow, and writes a report for each: Markdown, HTML, figures, numbers.
 
     Outcome models are judged by nested cross-validation on the patients in the folder; shipped weights also on patients that
     they were not fitted to, where there are any. The tumour twin predicts every later size from the earlier ones. Without
-    --data only what needs none is validated. Some ten minutes of one core; deterministic.
+    --data only what needs none is validated. Some ten minutes of one core; deterministic. Broken off and started again with
+    the same --out it goes on with the model at which it stopped.
 
     Example: osler twin validate --data DIR --out reports --model sarcoma-lung-metastasis
     """
-    from services.twin.validation_report import write, write_index
+    from services.twin.validation_report import Made, write, write_index, written
 
     jobs = _jobs(data, context_of(ctx).settings().models.path, virtual_patients)
     unknown = sorted(set(model or ()) - set(jobs))
     if unknown:
         raise OslerError(f"no model {', '.join(unknown)}; known: {', '.join(jobs)}")
-    reports: list[Report] = []
+    reports: list[Made] = []
     left_out: dict[str, str] = {}
+    origin = _made_from(data, virtual_patients)
     with _progress() as bars:
         for name in model or list(jobs):
             task = bars.add_task(name, total=None)
+            known = None if again else written(name, out, origin)
             try:
-                report = jobs[name](partial(_describe, bars, task))
-                write(report, out)
-                reports.append(report)
+                reports.append(known or write(jobs[name](partial(_describe, bars, task)), out, origin))
             except RefusedError as refusal:
                 left_out[name] = refusal.message
             bars.remove_task(task)
@@ -95,6 +99,24 @@ def _progress() -> Progress:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     return Progress(*columns, console=wide_console(stderr=True), transient=True)
+
+
+def _made_from(data: Path | None, virtual_patients: int) -> str:
+    """Digest of what the reports depend on: code and tables of the twin, the data's files (name, size), the options."""
+    import hashlib
+
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256(str(virtual_patients).encode())
+    for folder in ("services/twin", "pipelines/twin", "pipelines/survival"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                digest.update(path.read_bytes())
+    if data is None:
+        return digest.hexdigest()
+    for name in ("tumour-growth", "sts-petctmr"):
+        for path in sorted((data / name).rglob("*")):
+            digest.update(f"{path.relative_to(data)} {path.stat().st_size}".encode())
+    return digest.hexdigest()
 
 
 Say = Callable[[str], None]

@@ -14,7 +14,7 @@ from osler.twin.v1 import twin_pb2
 from services.clinical.provenance import timestamp
 from services.clinical.refusals import to_refusal
 from services.platform.errors import RefusedError
-from services.twin import growth, growth_outcomes
+from services.twin import growth, growth_drivers, growth_outcomes
 from services.twin.fits import fitted
 from services.twin.growth_course import Phase
 from services.twin.growth_outcomes import Outlook
@@ -27,6 +27,7 @@ _SECONDS_PER_DAY = 86400.0
 _MAX_CURVE_POINTS = 120
 _MAX_DATES = 13
 _DATE_STEP_DAYS = 28.0
+_NEXT_DAYS = 56.0
 INTERVAL_LEVEL = 0.90
 
 
@@ -70,6 +71,7 @@ def forecast(quantity: growth.Quantity, burden: Burden, source: Source) -> twin_
         result = project(observed, posterior, observed.horizon(0))
         latest = timedelta(weeks=max(table("growth.yaml")["imaging_weeks"]))
         add_imaging_values(result, observed, posterior, burden.points[-1].at + latest)
+        add_drivers(result, observed, posterior)
         return result
     except RefusedError as refusal:
         result = outline(observed)
@@ -310,3 +312,29 @@ def add_imaging_values(
         f"Value of imaging: against waiting until {planned:%Y-%m-%d}; a day of progression that nobody sees against "
         f"{data['scan_cost_days']} days as the price of a scan, which is a stated preference."
     )
+
+
+_DRIVER_KINDS = {
+    growth_drivers.Kind.MEASUREMENT: twin_pb2.FORECAST_DRIVER_KIND_MEASUREMENT,
+    growth_drivers.Kind.TREATMENT: twin_pb2.FORECAST_DRIVER_KIND_TREATMENT,
+    growth_drivers.Kind.LOW_NEXT: twin_pb2.FORECAST_DRIVER_KIND_LOW_NEXT_MEASUREMENT,
+    growth_drivers.Kind.HIGH_NEXT: twin_pb2.FORECAST_DRIVER_KIND_HIGH_NEXT_MEASUREMENT,
+}
+
+
+def add_drivers(result: twin_pb2.TumourForecast, observed: Observed, posterior: growth.Posterior) -> None:
+    """What drove the probability of progression of a projected forecast, and what would change it; for the course as it is.
+
+    The next measurement is taken eight weeks after the last one, the usual interval of RECIST 1.1, or at an earlier horizon.
+    """
+    until, last = observed.day(result.horizon.ToDatetime(UTC)), float(posterior.days[-1])
+    criteria = growth_outcomes.criteria_for(observed.quantity)
+    ahead = growth_outcomes.outlook(posterior, until, criteria)
+    for driver in growth_drivers.drivers(posterior, ahead, criteria, min(last + _NEXT_DAYS, until)):
+        message = result.drivers.add(
+            kind=_DRIVER_KINDS[driver.kind],
+            value=driver.value,
+            probability_of_progression=driver.probability,
+            drive=driver.drive,
+        )
+        message.at.CopyFrom(timestamp(observed.at(driver.day)))

@@ -78,9 +78,16 @@ class ImagingValue:
 
 def outlook(posterior: Posterior, until_day: float, criteria: Criteria, phases: Sequence[Phase] = ()) -> Outlook:
     """What happens until `until_day`, at least a day after the last measurement."""
+    return _outlook_on(posterior, _weekly(posterior, until_day), criteria, phases)
+
+
+def _weekly(posterior: Posterior, until_day: float) -> Floats:
     last = posterior.days[-1]
     until = max(until_day, last + 1.0)
-    days = np.append(np.arange(last, until, STEP_DAYS), until)
+    return np.append(np.arange(last, until, STEP_DAYS), until)
+
+
+def _outlook_on(posterior: Posterior, days: Floats, criteria: Criteria, phases: Sequence[Phase]) -> Outlook:
     visits = posterior.days[:-1]
     sizes = growth.trajectories(posterior, np.append(visits, days), phases)
     ahead = sizes[:, len(visits) :]
@@ -88,6 +95,12 @@ def outlook(posterior: Posterior, until_day: float, criteria: Criteria, phases: 
     progressed = meets(ahead, nadir, criteria)
     responded = sizes <= criteria.response_ratio * growth.first_size(posterior)[:, None]
     return Outlook(days, ahead, first_day(progressed, days), first_day(responded, np.append(visits, days)))
+
+
+def measured_along(posterior: Posterior, ahead: Outlook, phases: Sequence[Phase] = ()) -> Floats:
+    """What would be measured on the days of an outlook, draw by draw the courses of that outlook: (draws, days)."""
+    visits = posterior.days[:-1]
+    return growth.measurements(posterior, np.append(visits, ahead.days), phases)[:, len(visits) :]
 
 
 def meets(sizes: Floats, nadir: Floats, criteria: Criteria) -> Flags:
@@ -117,9 +130,9 @@ def value_of_imaging(
     """
     last = posterior.days[-1]
     days = [day for day in candidates if last < day < planned_day]
-    whole = outlook(posterior, planned_day, criteria, phases)
-    grid = np.array(sorted({*days, planned_day}))
-    measured = growth.measurements(posterior, grid, phases)
+    grid = np.union1d(_weekly(posterior, planned_day), days)
+    whole = _outlook_on(posterior, grid, criteria, phases)
+    measured = measured_along(posterior, whole, phases)
     target = measured[:, -1]
     result = []
     for day in days:

@@ -46,6 +46,8 @@ def predict(request: twin_pb2.PredictRequest, find: Find, now: datetime) -> twin
                 remedy="give the day of the next scan",
             )
         forecasts.add_imaging_values(result, observed, posterior, planned)
+    if request.explain:
+        forecasts.add_drivers(result, observed, posterior)
     return twin_pb2.PredictResponse(forecast=result)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_WHOLE = "report.json"
 Table = Sequence[Mapping[str, Any]]
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -38,26 +39,48 @@ class Report:
     figures: Mapping[str, Any]
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Writes report.md, report.html, figures.json and the PNGs into `folder`/<name>; returns what was written."""
+@dataclass(frozen=True)
+class Made:
+    """A report that was written: what an index and a machine need of it."""
+
+    name: str
+    title: str
+    verdict: str
+    figures: Mapping[str, Any]
+
+
+def write(report: Report, folder: Path, made_from: str = "") -> Made:
+    """Writes report.md, report.html, figures.json and the PNGs into `folder`/<name>, and last report.json, which says that
+    the report is whole and what it was made from (a digest of code, data and options)."""
     target = folder / report.name
     target.mkdir(parents=True, exist_ok=True)
-    written = []
+    (target / _WHOLE).unlink(missing_ok=True)
     for section in report.sections:
         for name, png in section.figures.items():
             (target / f"{name}.png").write_bytes(png)
-            written.append(target / f"{name}.png")
     for name, text in (
         ("report.md", markdown(report)),
         ("report.html", _html(report)),
         ("figures.json", json.dumps(report.figures, indent=1) + "\n"),
     ):
         (target / name).write_text(text, encoding="utf-8")
-        written.append(target / name)
-    return written
+    said = {"title": report.title, "verdict": report.verdict, "made_from": made_from}
+    (target / _WHOLE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return Made(report.name, report.title, report.verdict, report.figures)
 
 
-def write_index(reports: Sequence[Report], left_out: Mapping[str, str], folder: Path) -> Path:
+def written(name: str, folder: Path, made_from: str) -> Made | None:
+    """The report of that name in `folder` if it is whole and was made from the same; None otherwise."""
+    target = folder / name
+    try:
+        said = json.loads((target / _WHOLE).read_text(encoding="utf-8"))
+        figures = json.loads((target / "figures.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Made(name, said["title"], said["verdict"], figures) if said["made_from"] == made_from else None
+
+
+def write_index(reports: Sequence[Made], left_out: Mapping[str, str], folder: Path) -> Path:
     """index.md: the verdict on every model, and why a model could not be looked at."""
     lines = ["# Validation", "", "| model | verdict |", "|---|---|"]
     lines += [f"| [{report.title}]({report.name}/report.html) | {report.verdict} |" for report in reports]

@@ -109,7 +109,7 @@ def test_validate_writes_a_report_and_says_what_it_could_not_look_at(run, tmp_pa
     monkeypatch.delenv("OSLER_SHARED_DATA", raising=False)
     out = tmp_path / "reports"
     models = ["--model", "glioma", "--model", "growth", "--model", "pbc-transplant-free-survival"]
-    found = json.loads(run("validate", "--out", out, *models, "--virtual-patients", "40", "--json").stdout)
+    found = json.loads(run("validate", "--out", out, *models, "--virtual-patients", "20", "--json").stdout)
     glioma = found["reports"]["glioma"]
     assert glioma["largest_speed_error"] < 0.02
     assert glioma["largest_loss_of_cells"] < 1e-6

@@ -59,7 +59,7 @@ def _plain(message):
 
 
 REQUESTS = {
-    "Predict": twin_pb2.PredictRequest(subject=make_subject(), horizon_days=200, seed=7),
+    "Predict": twin_pb2.PredictRequest(subject=make_subject(), horizon_days=200, seed=7, explain=True),
     "SimulateCourses": twin_pb2.SimulateCoursesRequest(subject=make_subject(), courses=make_courses(), seed=7),
     "Compare": twin_pb2.CompareRequest(subject=make_subject(), courses=make_courses(), seed=7),
     "Calibrate": twin_pb2.CalibrateRequest(subject=make_subject(), seed=7),

@@ -10,7 +10,7 @@ from pandas import DataFrame
 
 from services.twin import validation
 from services.twin.validation_figures import calibration, curves, subgroups
-from services.twin.validation_report import Report, Section, write, write_index
+from services.twin.validation_report import Report, Section, write, write_index, written
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +105,22 @@ def test_a_report_holds_its_figures_and_numbers(tmp_path, exponential):
     report = Report(
         "m", "A model <b>", "exploratory: x", [Section("Calibration", "t", [{"a": 1}], pictures)], {"c": 0.7}
     )
-    written = write(report, tmp_path)
-    assert {path.name for path in written} == {
+    made = write(report, tmp_path, "digest")
+    files = {path.name: path for path in (tmp_path / "m").iterdir()}
+    assert set(files) == {
         "report.md",
         "report.html",
         "figures.json",
+        "report.json",
         *(f"{name}.png" for name in pictures),
     }
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written if path.suffix == ".png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.values() if path.suffix == ".png")
     assert "A model &lt;b&gt;" in (tmp_path / "m" / "report.html").read_text()
     assert "| 1 |" in (tmp_path / "m" / "report.md").read_text()
-    index = write_index([report], {"other": "no data"}, tmp_path)
+    assert written("m", tmp_path, "digest") == made
+    assert written("m", tmp_path, "another digest") is None
+    assert written("n", tmp_path, "digest") is None
+    files["report.json"].unlink()
+    assert written("m", tmp_path, "digest") is None
+    index = write_index([made], {"other": "no data"}, tmp_path)
     assert "not looked at: no data" in index.read_text()

@@ -4,12 +4,26 @@ from buf.validate import validate_pb2 as _validate_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from osler.common.v1 import common_pb2 as _common_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ForecastDriverKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FORECAST_DRIVER_KIND_UNSPECIFIED: _ClassVar[ForecastDriverKind]
+    FORECAST_DRIVER_KIND_MEASUREMENT: _ClassVar[ForecastDriverKind]
+    FORECAST_DRIVER_KIND_TREATMENT: _ClassVar[ForecastDriverKind]
+    FORECAST_DRIVER_KIND_LOW_NEXT_MEASUREMENT: _ClassVar[ForecastDriverKind]
+    FORECAST_DRIVER_KIND_HIGH_NEXT_MEASUREMENT: _ClassVar[ForecastDriverKind]
+FORECAST_DRIVER_KIND_UNSPECIFIED: ForecastDriverKind
+FORECAST_DRIVER_KIND_MEASUREMENT: ForecastDriverKind
+FORECAST_DRIVER_KIND_TREATMENT: ForecastDriverKind
+FORECAST_DRIVER_KIND_LOW_NEXT_MEASUREMENT: ForecastDriverKind
+FORECAST_DRIVER_KIND_HIGH_NEXT_MEASUREMENT: ForecastDriverKind
 
 class RiskEstimate(_message.Message):
     __slots__ = ("name", "title", "value", "inputs", "refusal", "provenance", "cautions", "bounds", "influences")
@@ -126,7 +140,7 @@ class ImagingValue(_message.Message):
     def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shows_progression: _Optional[float] = ..., false_alarm: _Optional[float] = ..., days_saved: _Optional[float] = ..., net_days: _Optional[float] = ..., spread_reduction: _Optional[float] = ...) -> None: ...
 
 class TumourForecast(_message.Message):
-    __slots__ = ("quantity", "unit", "observed", "curve", "decay_rate", "growth_rate", "time_to_nadir", "probability_of_progression", "horizon", "refusal", "provenance", "cautions", "progression_by", "response_by", "time_to_progression", "stein_probability", "imaging_values")
+    __slots__ = ("quantity", "unit", "observed", "curve", "decay_rate", "growth_rate", "time_to_nadir", "probability_of_progression", "horizon", "refusal", "provenance", "cautions", "progression_by", "response_by", "time_to_progression", "stein_probability", "imaging_values", "drivers")
     QUANTITY_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     OBSERVED_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +158,7 @@ class TumourForecast(_message.Message):
     TIME_TO_PROGRESSION_FIELD_NUMBER: _ClassVar[int]
     STEIN_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     IMAGING_VALUES_FIELD_NUMBER: _ClassVar[int]
+    DRIVERS_FIELD_NUMBER: _ClassVar[int]
     quantity: str
     unit: str
     observed: _containers.RepeatedCompositeFieldContainer[ObservedPoint]
@@ -161,7 +176,22 @@ class TumourForecast(_message.Message):
     time_to_progression: _common_pb2.Quantity
     stein_probability: float
     imaging_values: _containers.RepeatedCompositeFieldContainer[ImagingValue]
-    def __init__(self, quantity: _Optional[str] = ..., unit: _Optional[str] = ..., observed: _Optional[_Iterable[_Union[ObservedPoint, _Mapping]]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decay_rate: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., growth_rate: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., time_to_nadir: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., probability_of_progression: _Optional[float] = ..., horizon: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ..., provenance: _Optional[_Union[_common_pb2.Provenance, _Mapping]] = ..., cautions: _Optional[_Iterable[str]] = ..., progression_by: _Optional[_Iterable[_Union[DatedProbability, _Mapping]]] = ..., response_by: _Optional[_Iterable[_Union[DatedProbability, _Mapping]]] = ..., time_to_progression: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., stein_probability: _Optional[float] = ..., imaging_values: _Optional[_Iterable[_Union[ImagingValue, _Mapping]]] = ...) -> None: ...
+    drivers: _containers.RepeatedCompositeFieldContainer[ForecastDriver]
+    def __init__(self, quantity: _Optional[str] = ..., unit: _Optional[str] = ..., observed: _Optional[_Iterable[_Union[ObservedPoint, _Mapping]]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ..., decay_rate: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., growth_rate: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., time_to_nadir: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., probability_of_progression: _Optional[float] = ..., horizon: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ..., provenance: _Optional[_Union[_common_pb2.Provenance, _Mapping]] = ..., cautions: _Optional[_Iterable[str]] = ..., progression_by: _Optional[_Iterable[_Union[DatedProbability, _Mapping]]] = ..., response_by: _Optional[_Iterable[_Union[DatedProbability, _Mapping]]] = ..., time_to_progression: _Optional[_Union[_common_pb2.Quantity, _Mapping]] = ..., stein_probability: _Optional[float] = ..., imaging_values: _Optional[_Iterable[_Union[ImagingValue, _Mapping]]] = ..., drivers: _Optional[_Iterable[_Union[ForecastDriver, _Mapping]]] = ...) -> None: ...
+
+class ForecastDriver(_message.Message):
+    __slots__ = ("kind", "at", "value", "probability_of_progression", "drive")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_OF_PROGRESSION_FIELD_NUMBER: _ClassVar[int]
+    DRIVE_FIELD_NUMBER: _ClassVar[int]
+    kind: ForecastDriverKind
+    at: _timestamp_pb2.Timestamp
+    value: float
+    probability_of_progression: float
+    drive: float
+    def __init__(self, kind: _Optional[_Union[ForecastDriverKind, str]] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ..., probability_of_progression: _Optional[float] = ..., drive: _Optional[float] = ...) -> None: ...
 
 class PatientPredictions(_message.Message):
     __slots__ = ("patient_key", "snapshot_revision", "as_of", "risks", "forecasts")
@@ -256,16 +286,18 @@ class Course(_message.Message):
     def __init__(self, name: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("subject", "horizon_days", "planned_imaging", "seed")
+    __slots__ = ("subject", "horizon_days", "planned_imaging", "seed", "explain")
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     HORIZON_DAYS_FIELD_NUMBER: _ClassVar[int]
     PLANNED_IMAGING_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     subject: Subject
     horizon_days: int
     planned_imaging: _timestamp_pb2.Timestamp
     seed: int
-    def __init__(self, subject: _Optional[_Union[Subject, _Mapping]] = ..., horizon_days: _Optional[int] = ..., planned_imaging: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+    explain: bool
+    def __init__(self, subject: _Optional[_Union[Subject, _Mapping]] = ..., horizon_days: _Optional[int] = ..., planned_imaging: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., seed: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("forecast",)
