@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from services.clinical.refusals import from_refusal
 from services.ingest import hl7v2
@@ -90,6 +91,8 @@ class MllpListener:
     async def _serve(self, up: threading.Event, ready: list[OSError | None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
+        # Those of them that wait for their sender, and hold no message that is being taken in.
+        self._idle: set[asyncio.Task[Any]] = set()
         try:
             server = await asyncio.start_server(self._connected, self._host, self.port)
         except OSError as error:
@@ -104,6 +107,8 @@ class MllpListener:
         async with server:
             await self._stopping.wait()
             server.close()
+            for waiting in self._idle:
+                waiting.cancel()
             if self._connections:
                 await asyncio.wait(self._connections, timeout=_STOP_S / 2)
 
@@ -132,14 +137,19 @@ class MllpListener:
     async def _next(self, reader: asyncio.StreamReader) -> bytes:
         """The next bytes; b"" at the end of the stream or of the listener."""
         assert self._stopping is not None
-        reading = asyncio.ensure_future(reader.read(_READ_BYTES))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if reading.done():
-            return reading.result()
-        reading.cancel()
-        return b""
+        task = asyncio.current_task()
+        if task is None or self._stopping.is_set():
+            return b""
+        self._idle.add(task)
+        try:
+            return await reader.read(_READ_BYTES)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            task.uncancel()
+            return b""
+        finally:
+            self._idle.discard(task)
 
     def _reply(self, piece: Frame) -> Awaitable[bytes]:
         """The acknowledgement of a frame, once it is kept; b"" when none is due."""

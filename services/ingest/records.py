@@ -29,6 +29,7 @@ FHIR_DOOR = "fhir"
 HL7_MEDIA_TYPE = "x-application/hl7-v2+er7"
 # Messages of one transaction: enough to share the wait for the disk, few enough to lock the database for a moment only.
 BATCH = 256
+_WRITERS = 16
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,15 @@ class _Incoming:
     digest: str
 
 
+def _record(key: str, ref: common_pb2.BlobRef, format: ingest_pb2.RecordFormat, record_type: str) -> store.NewRecord:
+    content = store.Content(ref.uri, ref.sha256, ref.size_bytes)
+    return store.NewRecord(key, content, format, record_type, event_id(ROOM, "record", key, ref.sha256), ref.media_type)
+
+
 @cache
 def _writers() -> ThreadPoolExecutor:
     """Threads that wait for the disk or the object store."""
-    return ThreadPoolExecutor(max_workers=16, thread_name_prefix="records")
+    return ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="records")
 
 
 @dataclass(frozen=True)
@@ -111,16 +117,16 @@ class Records:
 
     def _take_incoming(self, incoming: Sequence[_Incoming]) -> list[list[str]]:
         """The event ids of each message: those of its records, and of its merges when one of its records is new."""
-        parts = [(row, part) for row in incoming for part in row.parts]
-        files = [(part.patient, part.content, HL7_MEDIA_TYPE, "hl7") for _, part in parts]
+        parts = [(row, part.content, self._key(part.patient)) for row in incoming for part in row.parts]
+        files = [(key, content, HL7_MEDIA_TYPE, "hl7") for _, content, key in parts]
         records = [
-            self._record(part.patient, ref, ingest_pb2.RECORD_FORMAT_HL7V2, row.record_type)
-            for (row, part), ref in zip(parts, self._keep_all(files), strict=True)
+            _record(key, ref, ingest_pb2.RECORD_FORMAT_HL7V2, row.record_type)
+            for (row, _, key), ref in zip(parts, self._keep_all(files), strict=True)
         ]
         with self.database.transaction(ROOM) as tx:
             new = self._announce(tx, records)
             made: dict[int, list[str]] = {id(row): [] for row in incoming}
-            for (row, _), record in zip(parts, records, strict=True):
+            for (row, *_), record in zip(parts, records, strict=True):
                 if record.event_id in new:
                     new.discard(record.event_id)
                     made[id(row)].append(record.event_id)
@@ -155,9 +161,10 @@ class Records:
 
         Raises RetryableError.
         """
-        refs = self._keep_all([(row.patient, row.content, fhir_import.MEDIA_TYPE, "json") for row in charts])
-        kind = ingest_pb2.RECORD_FORMAT_FHIR_R4
-        records = [self._record(row.patient, ref, kind, "Bundle") for row, ref in zip(charts, refs, strict=True)]
+        keys = [self._key(row.patient) for row in charts]
+        files = [(key, row.content, fhir_import.MEDIA_TYPE, "json") for key, row in zip(keys, charts, strict=True)]
+        kind, refs = ingest_pb2.RECORD_FORMAT_FHIR_R4, self._keep_all(files)
+        records = [_record(key, ref, kind, "Bundle") for key, ref in zip(keys, refs, strict=True)]
         with self.database.transaction(ROOM) as tx:
             new = self._announce(tx, records)
         return [record.event_id for record in records if record.event_id in new]
@@ -189,25 +196,20 @@ class Records:
     def _key(self, patient: PatientIdentifier) -> str:
         return patient_key(self.key, patient.issuer, patient.value)
 
-    def _keep_all(self, files: Sequence[tuple[PatientIdentifier, bytes, str, str]]) -> list[common_pb2.BlobRef]:
-        """Stores (patient, content, media type, suffix) side by side: most of the time goes in waiting for the disk."""
+    def _keep_all(self, files: Sequence[tuple[str, bytes, str, str]]) -> list[common_pb2.BlobRef]:
+        """Stores (patient key, content, media type, suffix) side by side: most of the time goes in waiting for the disk."""
 
-        def keep(row: tuple[PatientIdentifier, bytes, str, str]) -> common_pb2.BlobRef:
-            patient, content, media_type, suffix = row
-            return self.blobs.put(content, media_type, f"records/{self._key(patient)}/{suffix}.{suffix}")
+        def keep(some: Sequence[tuple[str, bytes, str, str]]) -> list[common_pb2.BlobRef]:
+            return [
+                self.blobs.put(content, media_type, f"records/{key}/{suffix}.{suffix}")
+                for key, content, media_type, suffix in some
+            ]
 
         if len(files) < 2:
-            return [keep(row) for row in files]
-        return list(_writers().map(keep, files))
-
-    def _record(
-        self, patient: PatientIdentifier, ref: common_pb2.BlobRef, format: ingest_pb2.RecordFormat, record_type: str
-    ) -> store.NewRecord:
-        key = self._key(patient)
-        content = store.Content(ref.uri, ref.sha256, ref.size_bytes)
-        return store.NewRecord(
-            key, content, format, record_type, event_id(ROOM, "record", key, ref.sha256), ref.media_type
-        )
+            return keep(files)
+        each = -(-len(files) // _WRITERS)
+        shares = [files[start : start + each] for start in range(0, len(files), each)]
+        return [ref for refs in _writers().map(keep, shares) for ref in refs]
 
     def _announce(self, tx: DatabaseTransaction, records: Sequence[store.NewRecord]) -> set[str]:
         """Announces the records that are new; their event ids."""
