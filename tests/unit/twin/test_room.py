@@ -10,6 +10,7 @@ from osler.events.v1 import events_pb2
 from osler.twin.v1 import twin_pb2
 
 from services.platform.blobs import BlobStore
+from services.platform.config import Settings
 from services.platform.database import Database, migrate
 from services.platform.errors import RefusedError
 from services.platform.events import pack
@@ -26,7 +27,8 @@ def context(tmp_path):
     database = Database(f"sqlite:///{tmp_path}/state.db")
     migrate(database, "platform")
     migrate(database, "twin")
-    yield SimpleNamespace(database=database, blobs=BlobStore(f"file://{tmp_path}/blobs"))
+    settings = Settings.load(None, home=tmp_path)
+    yield SimpleNamespace(settings=settings, database=database, blobs=BlobStore(f"file://{tmp_path}/blobs"))
     database.close()
 
 
