@@ -22,6 +22,7 @@ from services.advisor import (
     radiation_dose,
     rule_conflicts,
     rules,
+    treatments,
 )
 from services.advisor.facts import Facts, merge
 from services.advisor.facts_derived import complete
@@ -87,7 +88,8 @@ def advise(
     answer = respond(lesions, source, corrections)
     responses = answer.leading
     safety = _standing(_SAFETY, case, facts, source)
-    step = next_step(visits(lesions), responses, predictions, safety, facts, source, as_of)
+    treated = treatments.from_timeline(snapshot.entries, as_of)
+    step = next_step(visits(lesions), responses, predictions, safety, facts, treated, source, as_of)
     found = [*([step.recommendation] if step else []), *safety, *_beside_safety(case, facts, source)]
     made = _advice(snapshot, responses, _finish(found), predictions, step, as_of)
     made.supporting.extend(answer.supporting)

@@ -14,6 +14,7 @@ from typing import Any
 from osler.advisor.v1 import advisor_pb2
 from osler.twin.v1 import twin_pb2
 
+from services.advisor import treatments as treating
 from services.advisor.facts import Facts
 from services.advisor.follow_up import Interval, choose
 from services.advisor.messages import URGENCY, missing, missing_words, order_code
@@ -33,6 +34,7 @@ SEVERITY: Sequence[tuple[advisor_pb2.ResponseCategory, str]] = (
 )
 _UNIT_OF_ORDER: Mapping[str, str] = {"PT": codes.UNIT_ML, "CT": codes.UNIT_MM, "MR": codes.UNIT_MM}
 _TREATMENT = "treatment (drugs, start, radiotherapy)"
+_FORECAST = "a tumour forecast (needs the same lesions at two visits)"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ def next_step(
     predictions: twin_pb2.PatientPredictions,
     safety: Sequence[advisor_pb2.Recommendation],
     facts: Facts,
+    treatments: Sequence[treating.Treatment],
     source: Source,
     as_of: datetime,
 ) -> Step | None:
     """The next examination for a patient with lesions; None where no lesion was ever measured.
 
-    `safety`: standing contrast recommendations, which decide how a contrast examination may be done.
+    `safety`: standing contrast recommendations, which decide how a contrast examination may be done. `treatments`: what the
+    record says of the treatment of cancer.
     """
     with_lesions = [visit for visit in visits if visit.lesions]
     if not with_lesions:
@@ -88,7 +92,7 @@ def next_step(
         "weeks": weeks,
         "due": f"{due:%Y-%m-%d}",
     }
-    evidence = _evidence(responses, response, with_lesions[-1], forecast)
+    evidence = [*_evidence(responses, response, with_lesions[-1], forecast), *treating.evidence(treatments)]
     ids = [entry_id for item in evidence for entry_id in item.entry_ids]
     result = advisor_pb2.Recommendation(
         recommendation_id=recommendation_id(step["rule"], source.patient_key, ids),
@@ -101,7 +105,7 @@ def next_step(
         due_at=timestamp(due),
         evidence=evidence,
         alternatives=_alternatives(_others(step, weeks), order, safety),
-        not_found=[*_not_found(forecast), *missing_words(_unknown(order, facts))],
+        not_found=[*_not_found(forecast, treatments), *missing_words(_unknown(order, facts))],
         missing=missing(_unknown(order, facts)),
         conflicts=_conflicts(order, safety),
         strength=step["strength"],
@@ -212,8 +216,8 @@ def _alternatives(
     return found
 
 
-def _not_found(forecast: twin_pb2.TumourForecast | None) -> list[str]:
-    return [_TREATMENT] if forecast else [_TREATMENT, "a tumour forecast (needs the same lesions at two visits)"]
+def _not_found(forecast: twin_pb2.TumourForecast | None, treatments: Sequence[treating.Treatment]) -> list[str]:
+    return [*([] if treatments else [_TREATMENT]), *([] if forecast else [_FORECAST])]
 
 
 def _unknown(order: str, facts: Facts) -> list[str]:
