@@ -26,6 +26,7 @@ from services.platform.errors import RefusedError
 from services.platform.rpc import NotFoundError
 
 _PARTS = ("strip", "trouble", "findings", "response", "advice", "news")
+_SALIENCY_BYTES = 64 * 1024 * 1024
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -121,14 +122,21 @@ def _add_case(app: FastAPI, pages: Pages) -> None:
 
 
 def _add_saliency(app: FastAPI, pages: Pages) -> None:
+    kept = Kept(_SALIENCY_BYTES)
+
     @app.get("/case/{patient_key}/saliency/{finding}.nii.gz")
     async def saliency_map(request: Request, _reader: Reader, patient_key: str, finding: str) -> Response:
         asked = await asyncio.to_thread(saliency.requests_for, pages, patient_key, finding)
         tag = hashlib.sha256(b"".join(r.SerializeToString(deterministic=True) for r in asked)).hexdigest()[:32]
         if not_modified(request, tag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=cache_headers(tag))
-        made = await saliency.explain(pages, asked)
-        content = await asyncio.to_thread(lambda: saliency.strongest([pages.context.blobs.get(ref) for ref in made]))
+        serving = asyncio.get_running_loop()
+
+        def make() -> bytes:
+            made = asyncio.run_coroutine_threadsafe(saliency.explain(pages, asked), serving).result()
+            return saliency.strongest([pages.context.blobs.get(ref) for ref in made])
+
+        content = await asyncio.to_thread(kept.get, tag, make)
         return ranged(request, content, "application/octet-stream", tag=tag)
 
 

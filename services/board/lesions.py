@@ -102,7 +102,7 @@ class LesionRow:
 
 @dataclass(frozen=True)
 class LesionTable:
-    """`unreviewed`: lesions of the newest visit that nobody has reviewed."""
+    """`to_review`: what a reader has to look at; `unreviewed`: how many of these nobody has, at their newest visit."""
 
     visits: list[date]
     columns: list[tuple[str, str]]
@@ -113,8 +113,12 @@ class LesionTable:
         return [row for row in self.rows if row.kind == "lesion"]
 
     @property
+    def to_review(self) -> list[LesionRow]:
+        return [row for row in self.rows if row.reviewable]
+
+    @property
     def unreviewed(self) -> int:
-        return sum(1 for row in self.lesions if not row.latest.verdict)
+        return sum(1 for row in self.to_review if not row.latest.verdict)
 
 
 def measured(finding: imaging_pb2.Finding, concept: codes.Concept) -> float | None:

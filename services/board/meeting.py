@@ -74,7 +74,7 @@ def readiness(view: CaseView, question: str | None) -> Readiness:
 def _unreviewed(view: CaseView) -> str:
     if view.lesions is None:
         return "nothing is measured yet"
-    return f"{view.lesions.unreviewed} of {len(view.lesions.lesions)} lesions wait for a reader: imaging"
+    return f"{view.lesions.unreviewed} of {len(view.lesions.to_review)} findings wait for a reader: imaging"
 
 
 def _not_judged(view: CaseView) -> str:

@@ -206,7 +206,7 @@ def test_axe_finds_nothing(sign_in: SignIn, osler: RunningOsler, theme: str) -> 
     page = sign_in("board", WIDE)
     page.context.add_cookies([{"name": "osler_theme", "value": theme, "url": osler.url("board")}])
     script = (VENDOR / "axe.min.js").read_text(encoding="utf-8")
-    case_path = page.locator("table.list a.strong").get_attribute("href") or ""
+    case_path = page.locator("table.list a.strong").first.get_attribute("href") or ""
     page.goto("/meetings")
     meeting = page.locator("table.list a.strong").first.get_attribute("href") or ""
     found: dict[str, list[str]] = {}

@@ -135,7 +135,7 @@
     control("overlay").value = "";
     await load();
     const mine = turn;
-    say("Asking the network where it looked: this takes a moment");
+    say("Asking the network where it looked: this can take some minutes");
     const map = await fetched(saliency);
     if (mine !== turn) return;
     if (map.wrong) { say(map.wrong); return; }

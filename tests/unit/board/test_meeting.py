@@ -155,7 +155,7 @@ def test_who_only_looks_on_cannot_vote_and_a_closed_meeting_takes_nothing(feed: 
 def test_readiness_names_what_is_missing_and_who_can_give_it(feed: Feed) -> None:
     chair, _, _, path = board_with_meeting(feed)
     page = chair.get(path).text
-    assert "2 of 2 lesions wait for a reader" in page
+    assert "2 of 2 findings wait for a reader" in page
     assert "kidney function of this month (the laboratory)" in page
     assert "Resect or go on?" in page
     assert NAME not in page
