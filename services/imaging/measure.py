@@ -73,12 +73,15 @@ def uptake_values(uptake: pet.Uptake, scale: SuvScale, method: str, *, lesion: b
     return tuple(values)
 
 
-def _threshold_range(uptake: pet.Uptake) -> str:
+def _threshold_range(uptake: pet.Uptake) -> tuple[str, ...]:
+    """The caution that the threshold decides the volume; none where it does not."""
     low, high = pet.rules()["threshold"]["relative_range"]
     wide, narrow = (volume / 1000 for volume in uptake.relative_volumes_mm3)
+    if wide - narrow < pet.rules()["threshold"]["told_from"] * uptake.volume_mm3 / 1000:
+        return ()
     return (
         f"metabolic volume depends on its threshold: {narrow:.1f} mL at {high:.0%} to {wide:.1f} mL at {low:.0%} "
-        "of SUVmax inside the region"
+        "of SUVmax inside the region",
     )
 
 
@@ -111,7 +114,7 @@ def outlined_on_pet(
         tracking_uid=tracking_uid(patient_key, region.tracking_id),
         values=uptake_values(uptake, scale, method, lesion=lesion),
         method="pet-quantification@1",
-        cautions=(*scale.cautions, *_clipped(filled), *((_threshold_range(uptake),) if lesion else ())),
+        cautions=(*scale.cautions, *_clipped(filled), *(_threshold_range(uptake) if lesion else ())),
         inputs=(("dicom-instance", region.source_sop_uid, ""),),
         parameters={**scale.how, "region": method},
         citations=PET_CITATIONS,
@@ -133,7 +136,7 @@ def candidates_on_pet(
     regions = []
     for number, mask in enumerate(masks, start=1):
         uptake = pet.measure(suv, mask, volume.spacing_mm)
-        cautions = [*scale.cautions, PHYSIOLOGICAL, _threshold_range(uptake)]
+        cautions = [*scale.cautions, PHYSIOLOGICAL, *_threshold_range(uptake)]
         if more:
             cautions.append(f"{more} further candidate(s) above the threshold are not listed")
         tracking_id = f"candidate {number}"
