@@ -14,6 +14,7 @@ from services.twin import validation_figures
 from services.twin.validation_report import Report, Section
 
 VIRTUAL_PATIENTS = 500
+VIRTUAL = "virtual patients"
 
 
 def report(folder: Path, say: Callable[[str], None] = lambda text: None) -> Report:
@@ -21,9 +22,14 @@ def report(folder: Path, say: Callable[[str], None] = lambda text: None) -> Repo
     if not (folder / "colorectalLongi.csv").is_file():
         raise RefusedError("survival.data_absent", "tumour-growth/ has no colorectalLongi.csv")
     found = evaluate.run(ffcd.read(folder), progress=lambda text: say(f"growth: {text}"))
-    found["virtual patients"] = study.run(VIRTUAL_PATIENTS, 1, lambda text: say(f"growth: {text}"))
+    found[VIRTUAL] = study.run(VIRTUAL_PATIENTS, 1, lambda text: say(f"growth: {text}"))
     say("growth: progression of virtual patients")
-    found["virtual patients"]["progression"] = study.progression(VIRTUAL_PATIENTS // 5, 1)
+    found[VIRTUAL]["progression"] = study.progression(VIRTUAL_PATIENTS // 5, 1)
+    return of_figures(found)
+
+
+def of_figures(found: dict[str, Any]) -> Report:
+    """The report of figures that were made before: those of `evaluate.run`, and under "virtual patients" those of `study`."""
     methods, progression = found["methods"], found["progression"]
     rivals = {name: entry for name, entry in methods.items() if name != "twin"}
     overall = progression["every visit"]
@@ -45,7 +51,7 @@ def report(folder: Path, say: Callable[[str], None] = lambda text: None) -> Repo
             _subgroups(found),
             _progression(progression),
             _next_visit(progression["at the next visit"], found["response"]),
-            *_virtual(found["virtual patients"]),
+            *_virtual(found[VIRTUAL]),
         ],
         found,
     )

@@ -3,6 +3,7 @@
     python -m pipelines.twin fit      --data FOLDER [--write] [--json]
     python -m pipelines.twin evaluate --data FOLDER [--seed N] [--json]
     python -m pipelines.twin study    [--patients N] [--seed N] [--json]
+    python -m pipelines.twin card     --figures OUT/growth/figures.json
 
 FOLDER holds `colorectalLongi.csv` and `colorectal.csv` of the R package frailtypack (FFCD 2000-05), which is not part of
 Osler. `study` needs no data: it recovers virtual patients drawn from the shipped prior.
@@ -41,6 +42,9 @@ def _arguments() -> argparse.Namespace:
             command.add_argument("--write", action="store_true", help="write services/twin/growth_priors.yaml")
         else:
             command.add_argument("--seed", type=int, default=1, help="of the folds or the virtual patients (default 1)")
+    writer = commands.add_parser("card", help="write the model card from the figures of `osler twin validate`")
+    writer.add_argument("--figures", type=Path, required=True, help="figures.json of the growth report")
+    writer.add_argument("--models", type=Path, default=Path("models"), help="folder of models (default models)")
     return parser.parse_args()
 
 
@@ -67,6 +71,11 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.command == "card":
+        from pipelines.twin import card
+
+        print(card.write(json.loads(arguments.figures.read_text(encoding="utf-8")), arguments.models / card.NAME))
+        return
     report = _run(arguments)
     if arguments.json:
         print(json.dumps(report, indent=1))

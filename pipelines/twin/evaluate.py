@@ -118,7 +118,7 @@ def _cases(patient: Patient, fitted: Fitted, rivals: dict[str, baselines.Predict
                 {name: scores.crps(sample, size) for name, sample in samples.items()},
                 tuple(float(value) for value in np.quantile(own, _SPREAD)),
                 float(np.mean(own < size) + 0.5 * np.mean(own == size)),
-                _next_visit(sizes, own, size),
+                _next_visit(np.maximum(sizes, limit), own, size),
             )
         )
     return found

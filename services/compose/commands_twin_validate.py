@@ -42,9 +42,12 @@ def validate(
         ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Only this model; repeat for more. `glioma` and `growth` are two of them.")
+        list[str] | None,
+        typer.Option(help="Only this model; repeat for more. `glioma`, `heart` and `growth` are three of them."),
     ] = None,
-    virtual_patients: Annotated[int, typer.Option(min=20, help="Virtual gliomas to recover.")] = 500,
+    virtual_patients: Annotated[
+        int, typer.Option(min=20, help="Virtual gliomas to recover, and hearts (100 at most).")
+    ] = 500,
     again: Annotated[
         bool, typer.Option("--again", help="Also what the folder already holds from the same code and data.")
     ] = False,
@@ -120,6 +123,7 @@ def _made_from(data: Path | None, virtual_patients: int) -> str:
 
 
 Say = Callable[[str], None]
+_VIRTUAL_HEARTS = 100
 
 
 def _jobs(data: Path | None, models: Path, virtual_patients: int) -> dict[str, Callable[[Say], Report]]:
@@ -131,6 +135,12 @@ def _jobs(data: Path | None, models: Path, virtual_patients: int) -> dict[str, C
         return validation_glioma.report(
             virtual_patients, progress=lambda done, of: say(f"glioma: {done} of {of} patients")
         )
+
+    def heart_report(say: Say) -> Report:
+        from services.twin import validation_heart
+
+        patients = min(virtual_patients, _VIRTUAL_HEARTS)
+        return validation_heart.report(patients, progress=lambda done, of: say(f"heart: {done} of {of} patients"))
 
     def growth_report(say: Say) -> Report:
         from pipelines.survival.growth import report
@@ -150,7 +160,11 @@ def _jobs(data: Path | None, models: Path, virtual_patients: int) -> dict[str, C
         say(f"{name}: intervals")
         return report(cohort, held, judge.figures(cohort, held), load(models / name) if shipped else None)
 
-    jobs: dict[str, Callable[[Say], Report]] = {"glioma": glioma_report, "growth": growth_report}
+    jobs: dict[str, Callable[[Say], Report]] = {
+        "glioma": glioma_report,
+        "heart": heart_report,
+        "growth": growth_report,
+    }
     for name in plan()["studies"]:
         jobs[name] = partial(outcome_report, name)
     return jobs

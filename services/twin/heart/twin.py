@@ -124,7 +124,7 @@ def fit(heart_rate_per_min: float, measured: Mapping[str, float], known: Interve
 
     def residuals(ln_factors: Floats) -> Floats:
         nonlocal state
-        circulation = _scaled(start, ln_factors)
+        circulation = vary(start, ln_factors)
         beat = solve(circulation, state)
         state = beat.states[0]
         found = summarise(circulation, beat).as_dict()
@@ -133,7 +133,7 @@ def fit(heart_rate_per_min: float, measured: Mapping[str, float], known: Interve
 
     zero = np.zeros(len(spreads))
     result = least_squares(residuals, zero, bounds=(-2.5, 2.5), diff_step=_STEP, x_scale=spreads, xtol=1e-5, ftol=1e-6)
-    circulation = _scaled(start, result.x)
+    circulation = vary(start, result.x)
     misfits = dict(zip(targets, residuals(result.x)[: len(targets)], strict=True))
     return HeartTwin(
         heart_rate_per_min=heart_rate_per_min,
@@ -146,7 +146,8 @@ def fit(heart_rate_per_min: float, measured: Mapping[str, float], known: Interve
     )
 
 
-def _scaled(start: Circulation, ln_factors: Floats) -> Circulation:
+def vary(start: Circulation, ln_factors: Floats) -> Circulation:
+    """`start` with the free parameters multiplied by exp(`ln_factors`), in the order of `free_parameters`."""
     factor = dict(zip(_free(), np.exp(ln_factors).tolist(), strict=True))
     ventricle = start.chambers["left_ventricle"]
     ventricle = replace(
@@ -245,7 +246,7 @@ def compare(twin: HeartTwin, intervention: Intervention) -> Comparison:
     for index in range(len(twin.ln_factors)):
         nudge = np.zeros(len(twin.ln_factors))
         nudge[index] = _STEP
-        nudged = _scaled(twin.circulation, nudge)
+        nudged = vary(twin.circulation, nudge)
         moved, nudged_beat = _figures(nudged, twin.beat.states[0])
         slopes_before.append((moved - before) / _STEP)
         slopes_after.append((_figures(changed(nudged, intervention), nudged_beat.states[0])[0] - after) / _STEP)

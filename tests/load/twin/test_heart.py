@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from services.twin import validation_heart
 from services.twin.heart import circulation as model
 from services.twin.heart.parameters import Intervention, changed, reference
 from services.twin.heart.twin import compare, fit
@@ -76,3 +77,14 @@ def test_newton_needs_far_fewer_beats_than_waiting(capsys, monkeypatch):
     with capsys.disabled():
         print(f"\nbeats until periodic: {newton.beats} by Newton (to 1e-6), {waited.beats} by waiting (to 1e-3)")
     assert waited.beats > 5 * newton.beats
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_of_virtual_patients(capsys):
+    found = validation_heart.report(60)
+    with capsys.disabled():
+        print(f"\n{found.verdict}")
+        for name, one in found.figures["coverage_90"].items():
+            print(f"{name}: {one['value']:.2f} ({one['lower']:.2f} to {one['upper']:.2f})")
+    shares = [one["value"] for one in found.figures["coverage_90"].values()]
+    assert 0.85 <= sum(shares) / len(shares) <= 0.95
