@@ -64,13 +64,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:
+def wait_for_port(
+    port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0, host: str = "127.0.0.1"
+) -> None:
     """Returns once a server listens. Raises RuntimeError with the end of its log when it dies or stays silent."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
             probe.settimeout(0.5)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.1)
     raise RuntimeError(f"{process.args!r} does not listen on port {port}:\n{log.read_text()[-3000:]}")
