@@ -89,7 +89,7 @@ def next_step(
         "criterion": response.criterion if response else "",
         "label": f"{response.label} ({situation.replace('_', ' ')})" if response else "",
         "title": data["orders"][order]["title"],
-        "weeks": weeks,
+        "again": f"was due on {due:%Y-%m-%d}: schedule it" if overdue else f"again in {weeks} weeks ({due:%Y-%m-%d})",
         "due": f"{due:%Y-%m-%d}",
     }
     evidence = [*_evidence(responses, response, with_lesions[-1], forecast), *treating.evidence(treatments)]

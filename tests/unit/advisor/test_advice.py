@@ -102,6 +102,9 @@ def test_an_overdue_scan_warns_and_says_by_how_much(snapshot, on_ct):
     step = _step(_advise(snapshot(on_ct("1", 0, {"a": 50}), as_of_day=100)))
     assert step.urgency == advisor_pb2.URGENCY_WARNING
     assert "44 days ago" in step.detail
+    stable = _step(_advise(snapshot([*on_ct("1", 0, {"a": 50}), *on_ct("2", 60, {"a": 50})], as_of_day=200)))
+    assert " was due on 2024-" in stable.summary
+    assert " again in " not in stable.summary
 
 
 def test_poor_kidney_function_reaches_the_imaging_step(snapshot, on_ct):
