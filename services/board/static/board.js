@@ -13,6 +13,10 @@
     typing(target) { return Boolean(target.closest("input:not([type=range]):not([type=checkbox]), textarea, select, dialog[open]")); },
   };
 
+  // htmx notes the page's address for its history, which this application does not use: nothing of a case stays behind.
+  sessionStorage.clear();
+  window.addEventListener("pagehide", () => sessionStorage.clear());
+
   byId("theme")?.addEventListener("change", (event) => event.target.form.submit());
 
   const help = byId("help"), dialog = byId("dialog");
