@@ -22,6 +22,7 @@ import yaml
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
@@ -105,6 +106,12 @@ def tag_of(keyword: str) -> str:
     if tag is None:
         raise KeyError(keyword)
     return f"{tag:08X}"
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    """As `tag_of`, as pydicom finds elements fastest."""
+    return Tag(tag_of(keyword))
 
 
 def json_text(attributes: Mapping[str, Any], keyword: str) -> str:
@@ -250,9 +257,10 @@ def _kept(dataset: Dataset, level: str) -> JsonDataset:
     table = query_attributes()[level]
     kept: JsonDataset = {}
     for keyword in (*table["default"], *table["optional"]):
-        if keyword in dataset:
+        tag = _tag(keyword)
+        if tag in dataset:
             try:
-                kept[tag_of(keyword)] = dataset[keyword].to_json_dict(None, 1 << 30)
+                kept[tag_of(keyword)] = dataset[tag].to_json_dict(None, 1 << 30)
             except Exception:  # noqa: S112 - a malformed optional value must not keep the image out
                 continue
     return kept
@@ -263,7 +271,7 @@ def _shared(dataset: Dataset, level: str) -> JsonDataset:
     keywords = ("SpecificCharacterSet", *query_attributes()[level]["default"], *query_attributes()[level]["optional"])
     said = []
     for keyword in keywords:
-        element = dataset.get_item(tag_of(keyword))
+        element = dataset.get_item(_tag(keyword))
         if element is None:
             continue
         if element.VR in (None, "SQ", "UN"):
