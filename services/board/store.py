@@ -92,6 +92,33 @@ def merge(session: Session, survivor: str, merged: str) -> None:
         session.execute(update(table).where(table.c.patient_key == merged).values(patient_key=survivor))
 
 
+def unmerge(session: Session, survivor: str, merged: str) -> None:
+    """Images that came with another key than the survivor's go back to it, with what was found in them and said of that;
+    a registration of two patients' images goes. A restriction holds for both; meetings and grants stay where they are."""
+    away = STUDY.c.came_with != survivor
+    query = select(STUDY.c.study_instance_uid, STUDY.c.came_with).where(STUDY.c.patient_key == survivor, away)
+    for uid, key in session.execute(query).all():
+        for table in (STUDY, ANALYSIS, REVIEW):
+            session.execute(update(table).where(table.c.study_instance_uid == uid).values(patient_key=key))
+    for row in session.execute(select(REGISTRATION).where(REGISTRATION.c.patient_key == survivor)).all():
+        _part_registration(session, row)
+    restriction = session.execute(select(RESTRICTION).where(RESTRICTION.c.patient_key == survivor)).first()
+    if restriction is not None:
+        values = {"restricted_by": restriction.restricted_by, "at": restriction.at}
+        _put(session, RESTRICTION, "patient_key", merged, values)
+
+
+def _part_registration(session: Session, row: Any) -> None:
+    pair = registration_pb2.Registration.FromString(row.payload).pair
+    uids = [pair.fixed.study_instance_uid, pair.moving.study_instance_uid]
+    homes = set(session.scalars(select(STUDY.c.patient_key).where(STUDY.c.study_instance_uid.in_(uids))))
+    mine = REGISTRATION.c.registration_id == row.registration_id
+    if len(homes) > 1:
+        session.execute(delete(REGISTRATION).where(mine))
+    elif homes:
+        session.execute(update(REGISTRATION).where(mine).values(patient_key=homes.pop()))
+
+
 def save_study(session: Session, study: Study, revision: int) -> None:
     row = session.execute(
         select(STUDY.c.revision).where(STUDY.c.study_instance_uid == study.study_instance_uid)
@@ -100,6 +127,7 @@ def save_study(session: Session, study: Study, revision: int) -> None:
         return
     values = {
         "patient_key": study.patient_key,
+        "came_with": study.patient_key,
         "revision": revision,
         "manifest_ref": study.manifest.SerializeToString(),
         "study_time": study.study_time,

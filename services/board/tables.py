@@ -32,6 +32,8 @@ STUDY = Table(
     Column("revision", BigInteger, nullable=False),
     Column("manifest_ref", LargeBinary, nullable=False),
     Column("study_time", UtcDateTime),
+    # The key that its images came with, whoever that is by now: a merge that is taken back goes by it.
+    Column("came_with", String(64), nullable=False),
 )
 
 REGISTRATION = Table(

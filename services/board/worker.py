@@ -62,6 +62,10 @@ def patient_merged(event: Event, message: events_pb2.PatientMerged) -> Effect:
     return lambda tx: store.merge(tx.session, message.surviving_patient_key, message.merged_patient_key)
 
 
+def patient_unmerged(event: Event, message: events_pb2.PatientUnmerged) -> Effect:
+    return lambda tx: store.unmerge(tx.session, message.surviving_patient_key, message.merged_patient_key)
+
+
 HANDLERS: dict[str, Handler] = {
     "osler.study.received.v1": study_received,
     "osler.findings.ready.v1": findings_ready,
@@ -70,4 +74,5 @@ HANDLERS: dict[str, Handler] = {
     "osler.recommendation.ready.v1": recommendation_ready,
     "osler.registration.ready.v1": registration_ready,
     "osler.patient.merged.v1": patient_merged,
+    "osler.patient.unmerged.v1": patient_unmerged,
 }

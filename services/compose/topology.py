@@ -21,12 +21,12 @@ _UPDATED, _PREDICTION, _ADVICE = (
 
 SUBSCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "ingest": (_FINDINGS, _REGISTRATION),
-    "imaging": (_STUDY, _MERGED),
-    "registration": (_STUDY, _MERGED),
+    "imaging": (_STUDY, _MERGED, _UNMERGED),
+    "registration": (_STUDY, _MERGED, _UNMERGED),
     "fusion": (_RECORD, _STUDY, _FINDINGS, _REGISTRATION, _MERGED, _UNMERGED),
     "twin": (_UPDATED,),
     "advisor": (_PREDICTION, _MERGED),
     "alerts": (_ADVICE, _MERGED, _STUDY, _FINDINGS, _UPDATED, _RECORD),
-    "board": (_STUDY, _FINDINGS, _UPDATED, _PREDICTION, _ADVICE, _REGISTRATION, _MERGED),
+    "board": (_STUDY, _FINDINGS, _UPDATED, _PREDICTION, _ADVICE, _REGISTRATION, _MERGED, _UNMERGED),
     "analytics": tuple(CATALOGUE),
 }

@@ -63,6 +63,14 @@ def merge(session: Session, surviving_key: str, merged_key: str) -> None:
     session.execute(update(STUDY).where(STUDY.c.patient_key == merged_key).values(patient_key=surviving_key))
 
 
+def unmerge(session: Session, surviving_key: str) -> None:
+    """A merge was wrong: every study goes back to the key that its images came with."""
+    for row in session.execute(select(STUDY).where(STUDY.c.patient_key == surviving_key)).all():
+        came_with = imaging_pb2.StudyFindings.FromString(row.findings).patient_key
+        mine = STUDY.c.study_instance_uid == row.study_instance_uid
+        session.execute(update(STUDY).where(mine).values(patient_key=came_with))
+
+
 def _findings(content: bytes, patient_key: str) -> imaging_pb2.StudyFindings:
     findings = imaging_pb2.StudyFindings.FromString(content)
     findings.patient_key = patient_key

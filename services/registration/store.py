@@ -22,6 +22,8 @@ STUDY = Table(
     Column("revision", Integer, nullable=False),
     Column("manifest", LargeBinary, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    # The key that its images came with, whoever that is by now: a merge that is taken back goes by it.
+    Column("came_with", String(128), nullable=False),
     Index("ix_registration_study_patient_key", "patient_key"),
 )
 
@@ -51,6 +53,7 @@ def put_study(
             revision=revision,
             manifest=manifest.SerializeToString(deterministic=True),
             updated_at=updated_at,
+            came_with=patient_key,
         )
     )
     return True
@@ -99,6 +102,21 @@ def merge(session: Session, surviving_key: str, merged_key: str) -> None:
     """Two keys are one patient: everything of one goes to the other."""
     for table in (STUDY, REGISTRATION):
         session.execute(update(table).where(table.c.patient_key == merged_key).values(patient_key=surviving_key))
+
+
+def unmerge(session: Session, surviving_key: str) -> None:
+    """Studies that came with another key go back to it, and registrations with them; one of two patients' images goes."""
+    away = (STUDY.c.patient_key == surviving_key) & (STUDY.c.came_with != surviving_key)
+    session.execute(update(STUDY).where(away).values(patient_key=STUDY.c.came_with))
+    for row in session.execute(select(REGISTRATION).where(REGISTRATION.c.patient_key == surviving_key)).all():
+        pair = registration_pb2.Registration.FromString(row.registration).pair
+        uids = [pair.fixed.study_instance_uid, pair.moving.study_instance_uid]
+        homes = set(session.scalars(select(STUDY.c.patient_key).where(STUDY.c.study_instance_uid.in_(uids))))
+        mine = REGISTRATION.c.registration_id == row.registration_id
+        if len(homes) > 1:
+            session.execute(delete(REGISTRATION).where(mine))
+        elif homes:
+            session.execute(update(REGISTRATION).where(mine).values(patient_key=homes.pop()))
 
 
 def _registration(content: bytes, patient_key: str) -> registration_pb2.Registration:

@@ -132,4 +132,11 @@ def handlers(registrar: Registrar) -> Mapping[str, Handler]:
     def patient_merged(event: Event, message: events_pb2.PatientMerged) -> Effect:
         return lambda tx: store.merge(tx.session, message.surviving_patient_key, message.merged_patient_key)
 
-    return {"osler.study.received.v1": study_received, "osler.patient.merged.v1": patient_merged}
+    def patient_unmerged(event: Event, message: events_pb2.PatientUnmerged) -> Effect:
+        return lambda tx: store.unmerge(tx.session, message.surviving_patient_key)
+
+    return {
+        "osler.study.received.v1": study_received,
+        "osler.patient.merged.v1": patient_merged,
+        "osler.patient.unmerged.v1": patient_unmerged,
+    }
