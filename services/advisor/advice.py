@@ -93,6 +93,7 @@ def advise(
     found = [*([step.recommendation] if step else []), *safety, *_beside_safety(case, facts, source)]
     made = _advice(snapshot, responses, _finish(found), predictions, step, as_of)
     made.supporting.extend(answer.supporting)
+    made.lesions.extend(answer.lesions)
     return made
 
 

@@ -39,10 +39,12 @@ _CATEGORY: Mapping[str, advisor_pb2.ResponseCategory] = {
 
 @dataclass(frozen=True)
 class Responses:
-    """`leading`: what the next step follows; `supporting`: criteria that the chart calls for beside them."""
+    """`leading`: what the next step follows; `supporting`: criteria that the chart calls for beside them; `lesions`: which
+    findings were taken as one lesion."""
 
     leading: tuple[advisor_pb2.ResponseAssessment, ...]
     supporting: tuple[advisor_pb2.ResponseAssessment, ...]
+    lesions: tuple[advisor_pb2.Lesion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,16 @@ def respond(
     sized = _anatomical(found, matched, frames, source)
     leading = [*_metabolic(pet[first:], source), *([sized.result] if sized else [])]
     chain, points = (sized.chain, sized.points) if sized else ((), ())
-    return Responses(tuple(leading), tuple(supporting(held, chain, points, source)))
+    return Responses(tuple(leading), tuple(supporting(held, chain, points, source)), tuple(_lesions(found)))
+
+
+def _lesions(found: Sequence[Visit]) -> list[advisor_pb2.Lesion]:
+    by_key: dict[str, list[str]] = {}
+    for visit in found:
+        for lesion in visit.lesions:
+            if lesion.key:
+                by_key.setdefault(lesion.key, []).append(lesion.finding_id)
+    return [advisor_pb2.Lesion(key=key, finding_ids=ids) for key, ids in by_key.items() if len(ids) > 1]
 
 
 def _outline(

@@ -73,8 +73,9 @@ def draft(case: Case, on: date) -> Report:
     uid = study.manifest.study_instance_uid
     entries = {e.entry_id for e in case.snapshot.entries if e.finding.study_instance_uid == uid}
     results = critical.find(study.findings.findings, case.advice, uid, entries)
-    current = measured.things(study.findings.findings)
-    before = measured.earlier_of([(visit.day, visit.findings.findings) for visit in case.earlier])
+    lesions = {found: item.key for item in (case.advice.lesions if case.advice else ()) for found in item.finding_ids}
+    current = measured.things(study.findings.findings, lesions)
+    before = measured.earlier_of([(visit.day, visit.findings.findings) for visit in case.earlier], lesions)
     sections = (
         Section("critical", tuple(_critical(results))),
         Section("clinical", tuple(chart_lines.lines(case.snapshot, day))),

@@ -52,22 +52,34 @@ class Earlier:
     things: Mapping[str, Thing]
 
 
-def things(findings: Iterable[imaging_pb2.Finding]) -> dict[str, Thing]:
-    """What findings are about, by tracking UID (else tracking id, else the finding itself).
+def things(findings: Iterable[imaging_pb2.Finding], lesions: Mapping[str, str] | None = None) -> dict[str, Thing]:
+    """What findings are about: by the advisor's lesion, else by tracking UID (else tracking id, else the finding itself).
 
+    `lesions`: finding id -> lesion, as the response was judged; what the category counts as one lesion the report does too.
     One thing drawn on several images under names that differ by the image only ("GTV_CT", "GTV_PET") is one thing.
     """
+    told = [finding for finding in findings if finding.kind in _KINDS]
+    taken = _lesions_of_names(told, lesions or {})
     found: dict[str, Thing] = {}
-    for finding in findings:
-        kind = _KINDS.get(finding.kind)
-        if kind is None:
-            continue
+    for finding in told:
+        kind = _KINDS[finding.kind]
         key, label = _identity(finding)
+        if lesion := (lesions or {}).get(finding.finding_id, taken.get(key)):
+            key = f"lesion:{lesion}"
         thing = found.setdefault(key, Thing(key, kind, label, _site(finding)))
         thing.finding_ids.append(finding.finding_id)
         for name, value in _values(finding, kind):
             thing.values.setdefault(name, value)
     return found
+
+
+def _lesions_of_names(findings: Iterable[imaging_pb2.Finding], lesions: Mapping[str, str]) -> dict[str, str]:
+    """Name -> the one lesion that its findings are; a finding that the advisor did not follow goes with its namesakes."""
+    named: dict[str, set[str]] = {}
+    for finding in findings:
+        if finding.finding_id in lesions:
+            named.setdefault(_identity(finding)[0], set()).add(lesions[finding.finding_id])
+    return {name: found.pop() for name, found in named.items() if len(found) == 1}
 
 
 def _identity(finding: imaging_pb2.Finding) -> tuple[str, str]:
@@ -96,10 +108,12 @@ def _values(finding: imaging_pb2.Finding, kind: str) -> Iterable[tuple[str, floa
                 break
 
 
-def earlier_of(visits: Sequence[tuple[date | None, Iterable[imaging_pb2.Finding]]]) -> Earlier:
-    """The newest earlier visit at which anything was measured; `visits` newest first."""
+def earlier_of(
+    visits: Sequence[tuple[date | None, Iterable[imaging_pb2.Finding]]], lesions: Mapping[str, str] | None = None
+) -> Earlier:
+    """The newest earlier visit at which anything was measured; `visits` newest first. `lesions`: as in `things`."""
     for day, findings in visits:
-        found = things(findings)
+        found = things(findings, lesions)
         if any(thing.kind == "lesion" for thing in found.values()):
             return Earlier(day, found)
     return Earlier(None, {})
@@ -146,7 +160,8 @@ def _line(thing: Thing, earlier: Earlier) -> Line:
         return Line(words["lesion"]["bare"].format(**filled), tuple(thing.finding_ids))
     change = "first" if not earlier.things else "new" if before is None else _change(thing, before)
     sources = (*thing.finding_ids, *(before.finding_ids if before else ()))
-    return Line(words["lesion"][change].format(**filled), sources)
+    renamed = words["lesion"]["renamed"].format(label=before.label) if before and before.label != thing.label else ""
+    return Line(words["lesion"][change].format(**filled) + renamed, sources)
 
 
 def _in(thing: Thing) -> str:

@@ -386,3 +386,21 @@ def test_a_lesion_that_is_gone_and_one_that_is_new_are_told() -> None:
         "b: not among the lesions measured before. Long axis 9 mm.",
         "a: measured on 1 Jan 2026 (Long axis 20 mm) and not on this study; whether it has resolved must be read.",
     ]
+
+
+def test_what_the_category_counts_as_one_lesion_the_report_does_too() -> None:
+    """Names differ between visits and readers; the advisor joined the lesion by its place."""
+    lesion = imaging_pb2.FINDING_KIND_LESION
+    lesions = {"id-GTV-1": "uid-GTV-1", "id-big one_CT": "uid-GTV-1", "id-apart": "of its own"}
+    earlier = measured.earlier_of([(date(2026, 1, 1), [of("GTV-1", codes.LONG_AXIS, 20.0, "mm", lesion)])], lesions)
+    now = [
+        of("big one_CT", codes.LONG_AXIS, 10.0, "mm", lesion),
+        of("big one_PET", codes.SUV_MAX, 4.0, codes.UNIT_SUV_BW, lesion),
+        of("apart", codes.LONG_AXIS, 9.0, "mm", lesion),
+    ]
+    found = [line.text.replace("\u00a0", " ") for line in measured.lines(measured.things(now, lesions), earlier)]
+    assert found == [
+        "apart: not among the lesions measured before. Long axis 9 mm.",
+        "big one: smaller. Long axis 10 mm (previously 20 mm on 1 Jan 2026, −50 %); SUVmax 4.0."
+        " The same lesion was named GTV-1 then.",
+    ]

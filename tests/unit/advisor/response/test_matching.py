@@ -13,7 +13,7 @@ from osler.registration.v1 import registration_pb2
 
 from services.advisor.provenance import Source
 from services.advisor.response.matching import Frames, match
-from services.advisor.response.snapshot import assess
+from services.advisor.response.snapshot import assess, respond
 from services.advisor.visits import visits
 from services.clinical import codes
 
@@ -124,6 +124,8 @@ def test_lesions_are_followed_by_place_where_names_differ(outlined):
     ]
     answer = _recist([*before, *after, *LINKS])
     assert (answer.label, answer.current_value) == ("PR", 50)
+    lesions = {item.key: list(item.finding_ids) for item in respond([*before, *after, *LINKS], SOURCE).lesions}
+    assert lesions == {"uid-GTV-1": ["1/CT/GTV-1", "2/CT/big one"], "uid-GTV-2": ["1/CT/GTV-2", "2/CT/left lesion"]}
     refused = _recist([*before, *after, _registration("ct1", "ct2", CT1_CT2, REVIEW)])
     assert refused.refusal.reason == "response.lesions_not_matched"
 

@@ -179,7 +179,7 @@ class Conflict(_message.Message):
     def __init__(self, rule_id: _Optional[str] = ..., summary: _Optional[str] = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class PatientAdvice(_message.Message):
-    __slots__ = ("patient_key", "snapshot_revision", "as_of", "responses", "recommendations", "priority", "priority_reason", "supporting")
+    __slots__ = ("patient_key", "snapshot_revision", "as_of", "responses", "recommendations", "priority", "priority_reason", "supporting", "lesions")
     PATIENT_KEY_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_REVISION_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +188,7 @@ class PatientAdvice(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_REASON_FIELD_NUMBER: _ClassVar[int]
     SUPPORTING_FIELD_NUMBER: _ClassVar[int]
+    LESIONS_FIELD_NUMBER: _ClassVar[int]
     patient_key: str
     snapshot_revision: int
     as_of: _timestamp_pb2.Timestamp
@@ -196,7 +197,16 @@ class PatientAdvice(_message.Message):
     priority: float
     priority_reason: str
     supporting: _containers.RepeatedCompositeFieldContainer[ResponseAssessment]
-    def __init__(self, patient_key: _Optional[str] = ..., snapshot_revision: _Optional[int] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., responses: _Optional[_Iterable[_Union[ResponseAssessment, _Mapping]]] = ..., recommendations: _Optional[_Iterable[_Union[Recommendation, _Mapping]]] = ..., priority: _Optional[float] = ..., priority_reason: _Optional[str] = ..., supporting: _Optional[_Iterable[_Union[ResponseAssessment, _Mapping]]] = ...) -> None: ...
+    lesions: _containers.RepeatedCompositeFieldContainer[Lesion]
+    def __init__(self, patient_key: _Optional[str] = ..., snapshot_revision: _Optional[int] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., responses: _Optional[_Iterable[_Union[ResponseAssessment, _Mapping]]] = ..., recommendations: _Optional[_Iterable[_Union[Recommendation, _Mapping]]] = ..., priority: _Optional[float] = ..., priority_reason: _Optional[str] = ..., supporting: _Optional[_Iterable[_Union[ResponseAssessment, _Mapping]]] = ..., lesions: _Optional[_Iterable[_Union[Lesion, _Mapping]]] = ...) -> None: ...
+
+class Lesion(_message.Message):
+    __slots__ = ("key", "finding_ids")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FINDING_IDS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    finding_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., finding_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetAdviceRequest(_message.Message):
     __slots__ = ("patient_key",)
