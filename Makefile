@@ -39,7 +39,7 @@ test-e2e: .venv/.test assets ## end to end: embedded, one command, Kafka and Pos
 test-load: .venv/.test ## benchmarks; print ratios against a named peer
 	@$(PY) -m pytest tests/load -s
 
-test-cluster: .venv/.test ## the chart against the definitions of the operators that it asks
+test-cluster: .venv/.test ## the chart on a real control plane, built from Go modules the first time (needs go, helm)
 	@$(PY) -m pytest tests/cluster
 
 lint: .venv/.test ## ruff
