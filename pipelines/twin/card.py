@@ -23,9 +23,9 @@ medical device and decides nothing.
 
 ## Limits
 - Fitted to 100 patients of one trial of 2002-2006. For other tumours the same priors are widened, which is a choice.
-- The time to progression is not foretold from the sizes of these patients: no ranking by them does better than chance, the
-  twin's included. Where its model is the truth, the same figure is only about 0.6: most of what decides is yet to happen.
-  Use the bands and the status at the next visit; do not rank patients by predicted time to progression.
+- Do not rank patients by predicted time to progression: on these patients that does no better than chance (see below), and
+  where the model is the truth not much better, as most of what decides is yet to happen. Use the bands and the status at the
+  next visit.
 - New lesions, symptoms and death are not in the model.
 - What another regimen does is taken from patients who had none before.
 """
