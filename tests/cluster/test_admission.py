@@ -21,7 +21,10 @@ def admitted(request: pytest.FixtureRequest, server: ControlPlane) -> Release:
     """`helm install` into a namespace that enforces Pod Security `restricted`; nothing waits, as nothing runs."""
     name = "admission-" + request.param.removesuffix(".yaml").removeprefix("values").removeprefix("-")
     release = Release(server, name.rstrip("-"), request.param)
-    server.apply(namespace(release.namespace), secret(release.namespace))
+    # Every namespace gets an account from a controller that does not run here.
+    account = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    account |= {"metadata": {"name": "default", "namespace": release.namespace}}
+    server.apply(namespace(release.namespace), secret(release.namespace), account)
     values = ("-f", str(CHART / request.param))
     done = release.helm("install", RELEASE, str(CHART), *values, "--no-hooks", "--timeout=2m")
     assert done.returncode == 0, done.stderr[-3000:]
