@@ -19,7 +19,7 @@ from services.clinical.volume import ImageVolume
 from services.imaging import measure, quality, routing
 from services.imaging.findings import MeasuredRegion, to_finding
 from services.imaging.hippocampus import HippocampusSegmentation
-from services.imaging.objects import MadeObject, make_objects
+from services.imaging.objects import MadeObject, make_key_images, make_objects
 from services.imaging.regions import Filled, OutlinedRegion, RegionKind, fill, read_regions, regions_for
 from services.platform.errors import RefusedError
 
@@ -211,8 +211,12 @@ def _publish(
     findings = [to_finding(region, volume, digest, study.made_at) for region in measured]
     stack, _ = inspect_series(datasets)
     made: tuple[MadeObject, ...] = ()
+    lesions = [region for region in measured if region.kind == imaging_pb2.FINDING_KIND_LESION and region.mask.any()]
     try:
         made = make_objects(stack.frames, volume, measured, study.manifest.revision, study.made_at)
+        if lesions:
+            shown = make_key_images(stack.frames, volume, lesions, study.manifest.revision, study.made_at)
+            made = (*made, shown)
     except RefusedError as error:
         study.refuse(error, entry.series_instance_uid)
     for number, finding in enumerate(findings, start=1):

@@ -138,7 +138,7 @@ def test_objects_are_valid_dicom(result: tuple[Path, dict[str, Any]], patient: d
     kinds: dict[str, list[Path]] = {}
     for item in patient["files"]:
         kinds.setdefault(item["modality"], []).append(folder / item["path"])
-    assert set(kinds) == {"SEG", "SR", "REG"}
+    assert set(kinds) == {"SEG", "SR", "KO", "REG"}
     for path in kinds["SEG"]:
         assert hd.seg.segread(path).number_of_segments >= 3
     for path in kinds["REG"]:

@@ -166,10 +166,17 @@ def test_pet_ct_with_contours_drawn_on_ct(announce):
 
 def test_objects_are_stored_and_point_at_each_other(announce, context):
     findings = ready(announce(study()))
-    assert [o.modality for o in findings.derived_objects] == ["SEG", "SR", "SEG", "SR"]
+    assert [o.modality for o in findings.derived_objects] == ["SEG", "SR", "KO"] * 2
     stored = {
         o.sop_instance_uid: pydicom.dcmread(BytesIO(context.blobs.get(o.content))) for o in findings.derived_objects
     }
+    shown = [stored[o.sop_instance_uid] for o in findings.derived_objects if o.modality == "KO"]
+    images = {dataset.SOPInstanceUID for dataset in study()}
+    for selection in shown:
+        (evidence,) = selection.CurrentRequestedProcedureEvidenceSequence
+        named = {i.ReferencedSOPInstanceUID for s in evidence.ReferencedSeriesSequence for i in s.ReferencedSOPSequence}
+        assert named
+        assert named <= images
     for finding in findings.findings:
         seg = hd.seg.Segmentation.from_dataset(stored[finding.segmentation_sop_instance_uid])
         description = seg.get_segment_description(finding.segment_number)
@@ -370,7 +377,7 @@ def test_real_sarcoma_study(announce, shared_data, patient):
         image = nibabel.load(nifti / f"{name}_mask.nii.gz")
         truth = image.get_fdata().sum() * np.prod(image.header.get_zooms())
         assert value_of(found[f"GTV_Mass_{name}"], codes.VOLUME) == pytest.approx(truth, rel=0.03)
-    assert sorted(o.modality for o in findings.derived_objects) == ["SEG"] * 3 + ["SR"] * 3
+    assert sorted(o.modality for o in findings.derived_objects) == ["KO"] * 3 + ["SEG"] * 3 + ["SR"] * 3
 
 
 @pytest.mark.shared_data
