@@ -73,12 +73,14 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with (tmp_path / "serve.log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "services.cli", "serve", "board"], stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while True:
         try:
             if httpx.get(f"{address}/healthz", trust_env=False).status_code == 200:
                 break
         except httpx.HTTPError:
+            assert process.poll() is None, (tmp_path / "serve.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the board does not answer"
             time.sleep(0.5)
     yield address, cookie, series
     process.terminate()
