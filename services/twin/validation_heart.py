@@ -1,7 +1,7 @@
 """Validation of the heart twin: the solver against what must hold of any circulation, and virtual patients recovered.
 
 No public set of patients measured before and under an intervention is part of this: what is shown is that beats repeat
-themselves and keep their blood, and that the intervals mean what they say when the model holds; not that patients follow it.
+themselves and keep their blood, and how often the intervals hold the truth when the model holds; not that patients follow it.
 """
 
 from __future__ import annotations
