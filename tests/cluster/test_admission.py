@@ -22,8 +22,8 @@ def admitted(request: pytest.FixtureRequest, server: ControlPlane) -> Release:
     name = "admission-" + request.param.removesuffix(".yaml").removeprefix("values").removeprefix("-")
     release = Release(server, name.rstrip("-"), request.param)
     # Every namespace gets an account from a controller that does not run here.
-    account = {"apiVersion": "v1", "kind": "ServiceAccount"}
-    account |= {"metadata": {"name": "default", "namespace": release.namespace}}
+    place = {"name": "default", "namespace": release.namespace}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": place}
     server.apply(namespace(release.namespace), secret(release.namespace), account)
     values = ("-f", str(CHART / request.param))
     done = release.helm("install", RELEASE, str(CHART), *values, "--no-hooks", "--timeout=2m")
