@@ -113,7 +113,7 @@ def _run(inputs: Inputs, out: Path, foundations: Foundations, progress: Progress
     written = [
         *files.values(),
         _write_json(out / "case.json", document),
-        _write_json(out / "fhir/bundle.json", bundle(found)),
+        _write_json(out / "fhir/bundle.json", bundle(found, foundations.blobs)),
     ]
     return Outcome(found, document, written)
 

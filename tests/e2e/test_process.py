@@ -154,7 +154,7 @@ def test_objects_are_valid_dicom(result: tuple[Path, dict[str, Any]], patient: d
 def test_the_fhir_bundle_is_valid(result: tuple[Path, dict[str, Any]]) -> None:
     bundle = json.loads((result[0] / "fhir/bundle.json").read_text(encoding="utf-8"))
     kinds = {e["resource"]["resourceType"] for e in bundle["entry"]}
-    assert {"Patient", "Observation", "RiskAssessment", "Provenance"} <= kinds
+    assert {"Patient", "ImagingStudy", "DiagnosticReport", "Observation", "RiskAssessment", "Provenance"} <= kinds
     Bundle.model_validate(bundle)
 
 

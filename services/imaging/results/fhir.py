@@ -1,12 +1,13 @@
-"""A study and what was found in it as FHIR R4: ImagingStudy, Observations, DiagnosticReport, in one Bundle.
+"""A study and what was found in it as FHIR R4: ImagingStudy and DiagnosticReport, beside the Observations of the findings.
 
-Source: HL7 FHIR R4 4.0.1 ImagingStudy, DiagnosticReport, Bundle; DICOM PS3.16 CID 29 (acquisition modality); LOINC 18748-4
+Source: HL7 FHIR R4 4.0.1 ImagingStudy, DiagnosticReport; DICOM PS3.16 CID 29 (acquisition modality); LOINC 18748-4
 "Diagnostic imaging study"; HL7 v2 table 0074 (RAD). The report stays preliminary: a person signs, not a model.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
@@ -14,7 +15,6 @@ from osler.imaging.v1 import imaging_pb2
 from osler.ingest.v1 import ingest_pb2
 
 from services.clinical.codes import DCM
-from services.clinical.fhir_observations import PATIENT_KEY_SYSTEM, finding_to_observation
 
 Resource = dict[str, Any]
 _UID = "urn:dicom:uid"
@@ -22,28 +22,8 @@ _URI = "urn:ietf:rfc:3986"
 _NAMESPACE = uuid.UUID("0f2a86b0-6f0e-5d0f-93f5-9d6a2b9f8a31")
 
 
-def results_bundle(manifest: ingest_pb2.StudyManifest, findings: imaging_pb2.StudyFindings) -> Resource:
-    """A collection Bundle: the study with the objects made of it, one Observation for each finding, and the report.
-
-    Entries refer to each other by their full URLs, which depend on the study and its findings only.
-    """
-    study = imaging_study(manifest, findings)
-    observations = [finding_to_observation(finding, findings.patient_key) for finding in findings.findings]
-    urls = [_url("observation", observation["id"]) for observation in observations]
-    study_url = _url("study", findings.study_instance_uid)
-    for observation in observations:
-        observation["derivedFrom"] = [{"reference": study_url, **observation["derivedFrom"][0]}]
-    report = diagnostic_report(findings, urls, study_url)
-    entries = [(study_url, study), *zip(urls, observations, strict=True), (_url("report", report["id"]), report)]
-    return {
-        "resourceType": "Bundle",
-        "type": "collection",
-        "entry": [{"fullUrl": url, "resource": resource} for url, resource in entries],
-    }
-
-
-def imaging_study(manifest: ingest_pb2.StudyManifest, findings: imaging_pb2.StudyFindings) -> Resource:
-    """The study as stored, and the series that Osler made of it."""
+def imaging_study(manifest: ingest_pb2.StudyManifest, findings: imaging_pb2.StudyFindings, subject: str) -> Resource:
+    """The study as stored, and the series that Osler made of it. `subject`: a reference to the patient."""
     series = [_stored_series(entry) for entry in manifest.series]
     known = {entry["uid"] for entry in series}
     for made in findings.derived_objects:
@@ -60,7 +40,7 @@ def imaging_study(manifest: ingest_pb2.StudyManifest, findings: imaging_pb2.Stud
         "identifier": [{"system": _UID, "value": f"urn:oid:{manifest.study_instance_uid}"}],
         "status": "available",
         "modality": [_modality(code) for code in sorted({entry["modality"]["code"] for entry in series})],
-        "subject": _subject(manifest.patient_key),
+        "subject": {"reference": subject},
         "numberOfSeries": len(series),
         "numberOfInstances": sum(entry["numberOfInstances"] for entry in series),
         "series": series,
@@ -70,7 +50,9 @@ def imaging_study(manifest: ingest_pb2.StudyManifest, findings: imaging_pb2.Stud
     return study
 
 
-def diagnostic_report(findings: imaging_pb2.StudyFindings, results: list[str], study: str) -> Resource:
+def diagnostic_report(
+    findings: imaging_pb2.StudyFindings, results: Sequence[str], study: str, subject: str
+) -> Resource:
     """A preliminary report that points at the Observations `results` and the ImagingStudy `study` (references).
 
     The conclusion says how much was found and what was refused, with the reason; images that the quality gate rejected are
@@ -82,7 +64,7 @@ def diagnostic_report(findings: imaging_pb2.StudyFindings, results: list[str], s
         "status": "preliminary",
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD"}]}],
         "code": {"coding": [{"system": "http://loinc.org", "code": "18748-4", "display": "Diagnostic imaging study"}]},
-        "subject": _subject(findings.patient_key),
+        "subject": {"reference": subject},
         "imagingStudy": [{"reference": study}],
         "conclusion": _conclusion(findings),
     }
@@ -119,14 +101,6 @@ def _stored_series(entry: ingest_pb2.SeriesEntry) -> Resource:
 
 def _modality(code: str) -> dict[str, str]:
     return {"system": DCM, "code": code}
-
-
-def _subject(patient_key: str) -> Resource:
-    return {"type": "Patient", "identifier": {"system": PATIENT_KEY_SYSTEM, "value": patient_key}}
-
-
-def _url(kind: str, identity: str) -> str:
-    return f"urn:uuid:{uuid.uuid5(_NAMESPACE, f'{kind} {identity}')}"
 
 
 def _short(identity: str) -> str:

@@ -15,17 +15,21 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from fhir.resources.R4B.bundle import Bundle
+from osler.events.v1 import events_pb2
 from osler.imaging.v1 import imaging_pb2
 from osler.ingest.v1 import ingest_pb2
 
 from services.clinical import codes
 from services.clinical.dicom.derived import tracking_uid
 from services.clinical.dicom.series import inspect_series, load_series
+from services.compose import fhir_export
+from services.compose.case import PatientCase
 from services.imaging.findings import Interval, MeasuredRegion, Value, to_finding
 from services.imaging.objects import make_key_images, make_map, make_objects
-from services.imaging.results import fhir
 from services.imaging.results.key_images import key_slices
 from services.imaging.results.parametric_map import PADDING, ValueMap
+from services.platform.blobs import open_blobs
+from services.platform.config import Settings
 from services.platform.errors import RefusedError
 from tests.peers import require_or_skip
 from tests.unit.imaging.dicom_samples import make_series
@@ -270,24 +274,27 @@ def findings_of(volume, regions, frames):
     return found
 
 
-def test_fhir_bundle_is_valid_and_holds_together(frames, volume, regions, series):
+def test_fhir_bundle_is_valid_and_holds_together(frames, volume, regions, series, tmp_path):
     manifest = ingest_pb2.StudyManifest(study_instance_uid=volume.study_instance_uid, patient_key="key", revision=1)
     entry = manifest.series.add(series_instance_uid=volume.series_instance_uid, modality="CT")
     for dataset in series:
         entry.instances.add(sop_instance_uid=dataset.SOPInstanceUID, sop_class_uid=dataset.SOPClassUID)
     findings = findings_of(volume, regions, frames)
-    bundle = fhir.results_bundle(manifest, findings)
-    assert bundle == fhir.results_bundle(manifest, findings)
+    blobs = open_blobs(Settings(home=tmp_path))
+    kept = blobs.put(manifest.SerializeToString(), media_type="application/x-protobuf")
+    case = PatientCase("key", {volume.study_instance_uid: events_pb2.StudyReceived(manifest=kept)})
+    case.findings[volume.study_instance_uid] = findings
+    bundle = fhir_export.bundle([case], blobs)
     Bundle.model_validate(bundle)
     by_url = {row["fullUrl"]: row["resource"] for row in bundle["entry"]}
     by_type = {}
     for resource in by_url.values():
         by_type.setdefault(resource["resourceType"], []).append(resource)
-    (study,), (report,) = by_type["ImagingStudy"], by_type["DiagnosticReport"]
+    (study,), (report,), (patient,) = by_type["ImagingStudy"], by_type["DiagnosticReport"], by_type["Patient"]
     assert report["status"] == "preliminary"
-    assert {row["reference"] for row in report["result"]} <= set(by_url)
-    assert report["imagingStudy"][0]["reference"] in by_url
-    assert [by_url[o["derivedFrom"][0]["reference"]] for o in by_type["Observation"]] == [study, study]
+    assert [by_url[row["reference"]] for row in report["result"]] == by_type["Observation"]
+    assert by_url[report["imagingStudy"][0]["reference"]] == study
+    assert by_url[report["subject"]["reference"]] == by_url[study["subject"]["reference"]] == patient
     assert "2 findings" in report["conclusion"]
     assert "suv.missing_weight" in report["conclusion"]
     assert (study["numberOfSeries"], study["numberOfInstances"]) == (5, len(series) + 4)
