@@ -10,7 +10,7 @@ export UV_PYTHON := $(PYTHON)
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: help run test checks pytest lint types imports protos protos-check format test-unit test-contract test-e2e test-load test-cluster assets clean
+.PHONY: help run test checks pytest lint types imports protos protos-check format test-unit test-contract test-e2e test-load test-cluster test-faults assets clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ test-load: .venv/.test ## benchmarks; print ratios against a named peer
 
 test-cluster: .venv/.test ## the chart on a real control plane, built from Go modules the first time (needs go, helm)
 	@$(PY) -m pytest tests/cluster
+
+test-faults: .venv/.test ## random faults on three Kafka brokers and PostgreSQL (root; SCHEDULES=200 SEED=1)
+	@$(PY) -m tests.faults --schedules $(or $(SCHEDULES),200) --seed $(or $(SEED),1) --results .cache/faults.jsonl
 
 lint: .venv/.test ## ruff
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
