@@ -77,5 +77,7 @@ def build_key_images(
         instance_number=identity.instance_number,
         manufacturer=derived.MANUFACTURER,
     )
+    # highdicom's constructor leaves out whose record number it is (0010,0021), which SEG and SR carry over.
+    document.copy_patient_and_study_information(objects[0])
     derived.pin(document, identity)
     return document

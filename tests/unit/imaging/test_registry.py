@@ -144,8 +144,12 @@ class TestCatalogue:
         assert registry.add(path, "bright_things", origin=url, report=silent).name == "bright_things"
 
     def test_what_is_not_there_or_too_large(self, server, tmp_path):
+        # Apart from the served folder: a download would truncate the very file that is being sent.
+        into = tmp_path / "fetched"
+        into.mkdir()
+
         def fetch(name, limit=1 << 20):
-            return lambda: catalog.fetch(server.format(name=name, version="1.2.0"), tmp_path, limit, lambda *_: None)
+            return lambda: catalog.fetch(server.format(name=name, version="1.2.0"), into, limit, lambda *_: None)
 
         assert reason_of(fetch("nothing")) == "model.not_found"
         assert reason_of(fetch("bright_things", limit=100)) == "model.too_large"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from services.imaging.findings import Interval, MeasuredRegion, Value, to_findin
 from services.imaging.objects import make_key_images, make_map, make_objects
 from services.imaging.results.key_images import key_slices
 from services.imaging.results.parametric_map import PADDING, ValueMap
+from services.ingest.dicom_file import read_header
 from services.platform.blobs import open_blobs
 from services.platform.config import Settings
 from services.platform.errors import RefusedError
@@ -221,6 +223,16 @@ def objects_of(frames, volume, regions):
         make_map(frames, volume, heat(volume), 1, MADE),
         make_key_images(frames, volume, regions, 1, MADE),
     ]
+
+
+def test_objects_stay_with_the_patient_of_their_images(series, regions):
+    """The archive files an object under the record number and whose number that is."""
+    issued = copy.deepcopy(series)
+    for dataset in issued:
+        dataset.IssuerOfPatientID = "CLINIC"
+    for made in objects_of(inspect_series(issued)[0].frames, load_series(issued), regions):
+        header = read_header(made.content, {}, "elsewhere")
+        assert (header.patient.issuer, header.patient.value) == ("clinic", "TEST-1"), made.modality
 
 
 def test_objects_conform_to_their_iods(frames, volume, regions, tmp_path):
