@@ -27,6 +27,8 @@ from tests.unit.alerts.test_cds_answers import CT, EVERYTHING, LOW_EGFR
 from tests.unit.alerts.test_hooks import SYSTEM, advice
 
 RATE, SECONDS = 50, int(os.environ.get("OSLER_LOAD_SECONDS", "20"))
+# Warm data: units, code sets and connections are there.
+_WARM = 150
 BARE = (
     "from fastapi import FastAPI\napp = FastAPI()\n@app.post('/cds')\nasync def cds(body: dict): return {'cards': []}\n"
 )
@@ -84,6 +86,11 @@ def _wait(url: str) -> None:
     raise TimeoutError(url)
 
 
+def _stolen_s() -> float:
+    """Processor time that a hypervisor kept from this machine (proc(5), /proc/stat), seconds: it explains stray tails."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def body(hook: str, **context: Any) -> dict[str, Any]:
     return {
         "hook": hook, "hookInstance": str(uuid.uuid4()), "prefetch": {**EVERYTHING, "kidney": LOW_EGFR},
@@ -103,7 +110,7 @@ async def drive(
         times.append((time.perf_counter() - due) * 1000)
 
     async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=100), trust_env=False) as client:
-        for _ in range(20):
+        for _ in range(_WARM):
             await call(client)
         start, tasks = time.perf_counter() + 0.1, []
         for n in range(RATE * SECONDS):
@@ -130,14 +137,17 @@ async def test_cards_at_fifty_calls_a_second(addresses: dict[str, str], capsys: 
         "order-sign, checked by the advisor": hook("order-sign", draftOrders=draft),
     }
     for name, call in cases.items():
+        before = _stolen_s()
         times, answers = await drive(call)
+        stolen = _stolen_s() - before
         assert {answer.status_code for answer in answers} == {200}
         if not name.startswith("bare"):
             assert all(answer.json()["cards"] for answer in answers)
         times.sort()
         p50, p99 = statistics.median(times), times[int(len(times) * 0.99)]
-        lines.append((name, p50, p99))
+        lines.append((name, p50, p99, stolen))
     with capsys.disabled():
         print(f"\n{RATE} calls a second for {SECONDS} s")
-        for name, p50, p99 in lines:
-            print(f"{name:36} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms, {p50 / lines[0][1]:.1f} x the bare route's p50")
+        for name, p50, p99, stolen in lines:
+            ratio = p50 / lines[0][1]
+            print(f"{name:36} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms, {ratio:.1f} x the bare p50; stolen {stolen:.2f} s")
