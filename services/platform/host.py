@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -39,6 +40,8 @@ IDLE_PERIOD_S = 1.0
 _LONGEST_RESTART_WAIT_S = 30.0
 _BUS_CHECK_LIFE_S = 5.0
 _JOIN_S = 60.0
+# After the start, after the first work, and once everything has been used.
+_SETTLE_AFTER_S = (5.0, 25.0, 270.0)
 
 log = logs.get("host")
 Announce = Callable[[str], None]
@@ -107,7 +110,9 @@ class Host:
             for name, address in sorted(self.addresses.items()):
                 self.announce(f"{name} listens on {address}")
             notify("READY=1")
+            settling = asyncio.create_task(_settle_memory())
             await wanted.wait()
+            settling.cancel()
             notify("STOPPING=1")
             self.announce("stopping: running work is finished first")
         finally:
@@ -272,6 +277,18 @@ class Host:
             await work
         except Exception as error:
             log.warning("stop_incomplete", part=what, error=type(error).__name__)
+
+
+async def _settle_memory() -> None:
+    """Takes what lives as long as the process out of the garbage collector's sight.
+
+    Modules, code tables and models are some hundred thousand objects, and looking through all of them stops every call for a
+    quarter of a second, several times a minute. Tables are read when they are first needed: hence more than once.
+    """
+    for pause_s in _SETTLE_AFTER_S:
+        await asyncio.sleep(pause_s)
+        gc.collect()
+        gc.freeze()
 
 
 class _Door(uvicorn.Server):
