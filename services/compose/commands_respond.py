@@ -171,7 +171,7 @@ def show(console: Console, found: Assessment) -> None:
     for name in ("visit", "category", "baseline", "smallest", "now", "from baseline", "from smallest", "parts"):
         table.add_column(name)
     for item in found.judged:
-        values = [_value(item.baseline, item.unit), _value(item.nadir, item.unit), _value(item.current, item.unit)]
+        values = [_value(item.baseline, item.unit), _value(item.nadir, item.unit), _now(item)]
         changes = [_percent(item.change_percent), _percent(item.from_nadir_percent)]
         table.add_row(str(item.at), item.label, *values, *changes, escape(_parts(item.parts)))
     console.print(table)
@@ -185,6 +185,11 @@ def show(console: Console, found: Assessment) -> None:
     _statements(console, found.concerns)
     for citation in found.citations:
         console.print(f"Source: {citation}", style="dim", markup=False, highlight=False)
+
+
+def _now(item: Judged) -> str:
+    """Without a sum for a visit that cannot be judged: it may lack lesions."""
+    return "" if item.label == "NE" else _value(item.current, item.unit)
 
 
 def _value(value: float | None, unit: str) -> str:

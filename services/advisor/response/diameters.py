@@ -293,11 +293,9 @@ def arithmetic(item: Followed, baseline: Baseline, label: str, data: Data) -> tu
         first = _added({lesion.uid: lesion for lesion in baseline.targets}, baseline, data)
         now = _added(item.lesions, baseline, data)
         lines.append(f"Sum of {measure} at baseline: {first} = {target.baseline_mm:.1f} mm.")
-        lines.append(f"Sum of {measure} on {item.at}: {now} = {target.current_mm:.1f} mm.")
-        lines.append(
-            f"From baseline: ({target.current_mm:.1f} - {target.baseline_mm:.1f}) / {target.baseline_mm:.1f} = "
-            f"{target.from_baseline_percent:+.1f} %; PR needs {data['response']['partial_change_percent']} % or less."
-        )
+        added = "; those measured:" if target.missing else " ="
+        lines.append(f"Sum of {measure} on {item.at}: {now}{added} {target.current_mm:.1f} mm.")
+        lines.append(_from_baseline(target, data))
         lines.append(_from_nadir(target, data))
         lines.append(f"Target lesions: {target.response}.")
     lines.append(
@@ -309,9 +307,20 @@ def arithmetic(item: Followed, baseline: Baseline, label: str, data: Data) -> tu
     return tuple(lines)
 
 
+def _from_baseline(target: recist.Target, data: Data) -> str:
+    if target.missing:
+        return "From baseline: a decrease cannot be told, because not every target lesion was measured."
+    return (
+        f"From baseline: ({target.current_mm:.1f} - {target.baseline_mm:.1f}) / {target.baseline_mm:.1f} = "
+        f"{target.from_baseline_percent:+.1f} %; PR needs {data['response']['partial_change_percent']} % or less."
+    )
+
+
 def _from_nadir(target: recist.Target, data: Data) -> str:
     limits = data["response"]
     increase = target.current_mm - target.nadir_mm
+    if target.missing and increase < 0:
+        return "From the smallest sum: what was measured does not exceed it."
     least = limits["progression_increase_mm"]
     also = f" and +{least} mm" if least else ""
     change = f" / {target.nadir_mm:.1f} = {target.from_nadir_percent:+.1f} %" if target.nadir_mm > 0 else ""

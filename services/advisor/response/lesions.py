@@ -171,12 +171,12 @@ class Judged:
 
     @property
     def change_percent(self) -> float | None:
-        """From baseline."""
-        return percent(self.current, self.baseline)
+        """From baseline; None for a visit that cannot be judged, whose sum may lack lesions."""
+        return None if self.label == "NE" else percent(self.current, self.baseline)
 
     @property
     def from_nadir_percent(self) -> float | None:
-        return percent(self.current, self.nadir)
+        return None if self.label == "NE" else percent(self.current, self.nadir)
 
 
 @dataclass(frozen=True)

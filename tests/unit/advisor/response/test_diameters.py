@@ -135,7 +135,15 @@ def test_a_missing_target_is_named_with_who_supplies_it():
     (concern,) = item.concerns
     assert (item.label, concern.missing, concern.stops) == ("NE", ("b",), True)
     assert "radiologist" in concern.who
-    assert "not measured" in item.arithmetic[1]
+    assert "b not measured; those measured: 10.0 mm" in item.arithmetic[1]
+    assert not any("%" in line for line in item.arithmetic)
+    assert (item.change_percent, item.from_nadir_percent) == (None, None)
+
+
+def test_growth_of_the_measured_is_told_beside_a_missing_target():
+    visits = [visit(0, Lesion("a", "lung", 30), Lesion("b", "liver", 20)), visit(56, Lesion("a", "lung", 70))]
+    (item,) = recist(visits, OPTIONS).judged
+    assert any("+40.0 %" in line for line in item.arithmetic)
 
 
 def test_a_lesion_called_new_at_baseline_is_told():
