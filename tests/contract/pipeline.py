@@ -20,6 +20,7 @@ from services.platform.quarantine import Quarantine
 from services.platform.room import Effect, Room, Transaction
 from services.platform.worker import RetryPolicy, Worker, drain_all
 from tests.contract.events import FINDINGS, STUDY
+from tests.contract.processes import tell_stacks
 
 _metadata = room_metadata()
 SEEN = sa.Table(
@@ -101,6 +102,7 @@ def countdown_to_death(points: int) -> Callable[[], None]:
 
 def process_everything(place: str, url: str, folder: str, points: int = 0) -> None:
     """Runs the chain to its end; dies at the given point (before or after a publication, a commit of offsets or of rows)."""
+    tell_stacks(Path(folder))
     database = Database(url)
     log: Any = open_log(place)
     if points:

@@ -264,6 +264,26 @@ def test_a_member_whose_heartbeat_has_stopped_joins_again_though_nothing_comes(k
 
 
 @pytest.mark.kafka
+def test_a_member_joins_once_and_finds_its_way_out_of_an_answer_that_it_missed(kafka_broker: KafkaBroker) -> None:
+    """Polls shorter than the group's answer, on a busy machine: the client takes the answer for taken, and waits."""
+    log = KafkaEventLog(kafka_broker.bootstrap, partitions=1, session_s=2)
+    topic, group = f"t{uuid.uuid4().hex}", f"g{uuid.uuid4().hex}"
+    log.publish_to(topic, [plain_event("1")])
+    consumer = log.consumer(group, [topic])
+    consumer.commit(settle(consumer))
+    coordinator = consumer._consumer._coordinator
+    assert coordinator._generation.generation_id == 1
+    coordinator._assignment_snapshot = {}  # as if the topic's partitions had been unknown when it joined
+    while not coordinator.rejoining:
+        consumer.poll(0)
+    time.sleep(1.0)  # the answer comes while nobody polls
+    log.publish_to(topic, [plain_event("2")])
+    assert ids(take(consumer, 1, timeout_s=40)) == ["2"]
+    consumer.close()
+    log.close()
+
+
+@pytest.mark.kafka
 def test_a_foreign_record_is_given_out_marked(kafka_broker: KafkaBroker) -> None:
     log = KafkaEventLog(kafka_broker.bootstrap, partitions=1)
     topic = f"t{uuid.uuid4().hex}"

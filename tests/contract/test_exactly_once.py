@@ -12,8 +12,11 @@ from services.platform.bus import EventLog
 from services.platform.database import Database
 from tests.contract.events import STUDY, study_event
 from tests.contract.pipeline import SEEN, create_tables, process_everything
-from tests.contract.processes import forkserver
+from tests.contract.processes import forkserver, stacks_of
 from tests.fixtures.kafka.broker import KafkaBroker
+
+# Ten times what it takes on a busy machine.
+_LONGEST_LIFE_S = 240.0
 
 
 @pytest.fixture
@@ -37,10 +40,13 @@ def _run(place: str, url: str, folder: Path, points: int = 0, kill_after_s: floa
     """Runs the chain in a process of its own; False when it was killed."""
     process = forkserver.Process(target=process_everything, args=(place, url, str(folder), points))
     process.start()
-    process.join(kill_after_s)
+    process.join(kill_after_s or _LONGEST_LIFE_S)
     if process.exitcode is None:
+        # Left alive, it would hold the partitions of the tests that follow.
+        stacks = stacks_of(process, folder) if kill_after_s is None else ""
         process.kill()
         process.join()
+        assert kill_after_s, f"the chain did not come to its end within {_LONGEST_LIFE_S:.0f} s:\n{stacks}"
     assert process.exitcode in (0, -9), f"the process failed by itself: {process.exitcode}"
     return process.exitcode == 0
 
@@ -101,7 +107,11 @@ def test_two_processes_share_the_work(place: str, setting_database: Database, se
     for process in processes:
         process.start()
     for process in processes:
+        process.join(_LONGEST_LIFE_S)
+    stuck = "".join(stacks_of(process, tmp_path) for process in processes if process.exitcode is None)
+    for process in processes:
+        process.kill()
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [process.exitcode for process in processes] == [0, 0], stuck
     assert _run(place, setting_url, tmp_path)
     _check(setting_database, announced)

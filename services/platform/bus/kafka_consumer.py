@@ -83,10 +83,10 @@ class KafkaGroupConsumer:
 
     def _join(self) -> None:
         self._consumer = KafkaConsumer(**self._settings)
-        # A member that leads its group before it knows the topics would leave their partitions to nobody.
-        for topic in self._topics:
-            self._consumer.partitions_for_topic(topic)
         self._consumer.subscribe(self._topics, listener=_Arrivals(self._settle))
+        # A member that leads its group before it knows the topics would leave their partitions to nobody; one that comes
+        # to know them just after joining would join a second time.
+        self._consumer.topics()
         # Of each partition: the offset after the last record given out, and after the last one done.
         self._given: dict[TopicPartition, int] = {}
         self._done: dict[TopicPartition, int] = {}
@@ -104,15 +104,20 @@ class KafkaGroupConsumer:
             self._patience_ends = time.monotonic() + patience_s
 
     def _feel_pulse(self) -> None:
-        """A settled member whose heartbeat has stopped hears of no rebalance any more, and polls without end.
+        """Two kinds of member poll without end and hear of no rebalance any more.
 
-        The client stops its heartbeat for good when one fails in a way that it does not expect.
+        A settled one whose heartbeat has stopped: the client stops it for good when one fails in a way that it does not
+        expect. And one whose poll ended between its answer from the group and its taking up of the partitions, when the
+        reason for joining is gone by the next poll: the client forgets the answer, and fetches nothing.
         """
         now = time.monotonic()
         if now < self._next_pulse:
             return
         self._next_pulse = now + _PULSE_S
-        if self._consumer.group_metadata().state != MemberState.STABLE:
+        state = self._consumer.group_metadata().state
+        if state == MemberState.REBALANCING:
+            self._doubt(_REBALANCE_S)
+        if state != MemberState.STABLE:
             self._steady_since = None
             return
         self._steady_since = self._steady_since or now
